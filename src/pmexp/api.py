@@ -13,6 +13,7 @@ from pmexp.command.explain import explained
 from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.extras import missing_named
+from pmexp.shown import class_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def run(config: RunConfig) -> dict[str, Any]:
         Interrupted: a stop signal came; calling it again goes on from the checkpoint.
     """
     if not isinstance(config, RunConfig):
-        raise UserError(f"run: {_kind(config)} is no configuration; give what compose() returns")
+        raise UserError(f"run: {class_of(config)} is no configuration; give what compose() returns")
     from pmexp.run_folder.folder import RunFolder
     from pmexp.training.run import run as execute
 
@@ -65,9 +66,11 @@ def load_runs(name: str = "default", runs_dir: Path | str = "runs") -> "pd.DataF
         UserError: there is no such experiment.
     """
     if not isinstance(name, str):
-        raise UserError(f"load_runs: {_kind(name)} is no name of an experiment; give a text, as in 'default'")
+        raise UserError(
+            f"load_runs: {class_of(name)} is no name of an experiment; give a text, as in 'default'"
+        )
     if not isinstance(runs_dir, str | Path):
-        raise UserError(f"load_runs: {_kind(runs_dir)} is no folder of runs; give runs_dir as in 'runs'")
+        raise UserError(f"load_runs: {class_of(runs_dir)} is no folder of runs; give runs_dir as in 'runs'")
     with missing_named("report"):
         import pandas as pd
 
@@ -131,13 +134,8 @@ def _told(function: str, overrides: Sequence[object]) -> Iterator[None]:
     for given in overrides:
         if not isinstance(given, str):
             raise UserError(
-                f"{function}: {_kind(given)} is no override; give each by itself, as in "
+                f"{function}: {class_of(given)} is no override; give each by itself, as in "
                 f"{function}('variant=pm-drop', 'train.lr=1e-4')"
             )
     with explained():
         yield
-
-
-def _kind(given: object) -> str:
-    name = type(given).__name__
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

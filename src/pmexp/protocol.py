@@ -53,6 +53,8 @@ class Statistic(Enum):
 
 
 class Bound(Enum):
+    """Says on which side of its threshold a criterion's value has to lie."""
+
     at_least = "at_least"
     at_most = "at_most"
     within = "within"  # -threshold to threshold: equivalence, by two one-sided tests
@@ -126,6 +128,8 @@ class CriterionConfig:
 
 @dataclass(kw_only=True)
 class ProtocolConfig:
+    """Holds what an experiment asks, whom it compares and the criteria that judge the answer."""
+
     question: str = ""  # what the experiment is to answer
     axis: ComparedLabel = ComparedLabel.variant
     baseline: str = "baseline"  # what of the axis is compared with

@@ -28,6 +28,12 @@ def first_five(names: Sequence[str]) -> str:
     return ", ".join([*names[:5], *["..."] * (len(names) > 5)])
 
 
+def first_three(names: Sequence[str], between: str = ", ") -> str:
+    """Returns the first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return between.join(names[:3]) + more
+
+
 def any_layer(name: str) -> str:
     """Returns a module's name with a star for its layer's number: equal layers have it in common."""
     return re.sub(r"\.\d+(?=\.|$)", ".*", name)
@@ -36,6 +42,12 @@ def any_layer(name: str) -> str:
 def counted(number: int, what: str) -> str:
     """Returns a number of things in words: 1 pair, 2 pairs."""
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def class_of(value: object) -> str:
+    """Returns the name of a value's class with its article: a list, an int."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from evidence_runs import CRITERIA, MACHINE, PEAK, SCORE, STEP, compared, pairs, results, run
 from pmexp.protocol import ComparedLabel
-from pmexp.run_folder.summary import WARNED
+from pmexp.run_folder.warned import WARNED
 from pmexp_analysis import plots
 from pmexp_analysis.figures import of_section
 from pmexp_analysis.pages.content import as_json

@@ -233,3 +233,21 @@ def test_what_fits_into_memory_passes_nothing_of_a_model_that_never_learned(
     assert set(results(report).values()) == ({"inconclusive"} if dead else {"pass"})
     for one in report.criteria:
         assert (f"{dead} never learned in seed 0" in one.why) == bool(dead), one.why
+
+
+@pytest.mark.parametrize("elsewhere", [{"system": "zero2"}, {"task": "other/digits"}])
+def test_a_dead_model_elsewhere_takes_nothing_from_what_fits_here(
+    runs: Runs, elsewhere: dict[str, str]
+) -> None:
+    protocol = {"method": "pm-drop", "criteria": {"alone": {**FITS["alone"], "comparison": "at_least"}}}
+    for variant, fits in (("baseline", 8), ("pm-drop", 32)):
+        for batch in (8, 16, 32):
+            told = {"settings": {"train.batch_size": batch}, "protocol": protocol}
+            if batch <= fits:
+                runs.finished(variant, 0, {SCORE: 0.9}, losses=[2.0, 1.0], **told)
+            else:
+                runs.out_of_memory(variant, 0, **told)
+        told = {"settings": {"train.batch_size": 8}, "protocol": protocol}
+        runs.finished(variant, 0, {SCORE: 0.9}, losses=[2.0, 2.0], **told, **elsewhere)
+    report = content_of(runs.experiment(), "now", runs.folder / "fit", None)
+    assert results(report) == {"alone": "pass"}

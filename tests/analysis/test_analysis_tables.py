@@ -9,8 +9,9 @@ import pytest
 from pmexp.protocol import CriterionConfig, ProtocolConfig
 from pmexp_analysis.criteria import TaskResult
 from pmexp_analysis.criteria.result import combined
-from pmexp_analysis.numbers.cells import mean_std, number, percent, probability
-from pmexp_analysis.numbers.compare import Row, comparisons, rows
+from pmexp_analysis.numbers.cells import number, percent, probability
+from pmexp_analysis.numbers.compare import Comparison, Row, comparisons, rows
+from pmexp_analysis.numbers.compared_cells import change, mean_std
 from pmexp_analysis.numbers.scores import resolve
 from pmexp_analysis.numbers.sections import Section, sections
 from pmexp_analysis.pages.headline import headlines
@@ -105,6 +106,33 @@ def test_an_equal_score_is_said_to_be_no_proof(runs: Runs) -> None:
         "packed and baseline have an equal score in every pair, in test/accuracy; which does not prove equal "
         "training."
     ]
+
+
+@pytest.mark.parametrize(
+    ("unit", "told", "text"),
+    [
+        ("ms", {"mean_difference": 1.0, "relative_difference": -0.1234}, "-12.3%"),
+        ("ms", {"mean_difference": 12.3456}, "+12.3 ms"),
+        ("fraction", {"mean_difference": -0.0123456}, "-0.0123"),
+        ("bytes", {"mean_difference": 1.5 * 2**20}, "+1.5 MiB"),
+        ("ms", {}, "-"),
+    ],
+)
+def test_a_change_is_relative_where_the_values_have_a_ratio(
+    unit: str, told: dict[str, float], text: str
+) -> None:
+    assert change(Comparison("t", "s", "m", "v", "b", unit, "min", 3, {}, **told)) == text  # type: ignore[arg-type]
+    assert change(None) == "-"
+
+
+def test_of_several_tasks_of_one_result_the_one_with_the_least_room_is_said() -> None:
+    criterion = CriterionConfig(claim="less is kept", metric="memory/saved_bytes", threshold=1e9)
+    without, far, near = (
+        TaskResult(f"net/{name}", "plain", "inconclusive", name, room=room)
+        for name, room in (("without", None), ("far", 0.5), ("near", -0.5))
+    )
+    assert combined("less", criterion, [without, far, near]).why.startswith("net/near: near (of 3 tasks: ")
+    assert combined("less", criterion, [without, far]).why.startswith("net/far: ")
 
 
 def test_the_comparison_table_names_the_seeds_a_side_lacks(runs: Runs) -> None:

@@ -48,7 +48,7 @@ def test_a_table_finds_functions_in_the_working_folder_and_says_what_they_do_wro
     Path("of_this_folder.py").write_text("def fails():\n    1 / 0\ndef number():\n    return 3\n")
     for name, said in (
         ("fails", "cannot be had (ZeroDivisionError"),
-        ("number", "returns a int; return a model"),
+        ("number", "returns an int; return a model"),
     ):
         Path("plan.yaml").write_text(f"models: {{Mine: 'of_this_folder:{name}'}}\narms: [[]]\n")
         assert main(["table=plan.yaml"]) == 2

@@ -36,9 +36,11 @@ def test_measuring_changes_no_loss(runs: Runs, tmp_path: Path) -> None:
     for metric in ("train/loss", "grad/norm", "test/loss"):
         assert runs.curve("pm-drop-s0", metric) == off.curve("pm-drop-s0", metric)
     assert artifacts(off) == set()
+    unmeasured = off.summaries()["pm-drop-s0"]
     assert not [
-        key for key in off.summaries()["pm-drop-s0"]["metrics"] if key.startswith(("energy/", "profile/"))
+        key for key in unmeasured["metrics"] if "flops" in key or key.startswith(("energy/", "profile/"))
     ]
+    assert not unmeasured["environment"].keys() & {"peak_flops", "energy_source", "profile"}
     summary = runs.summaries()["pm-drop-s0"]
     assert summary["metrics"]["speed/flops_per_step"] > 0 and "speed/mfu" not in summary["metrics"]
     assert summary["metrics"]["profile/packing_share"] > 0

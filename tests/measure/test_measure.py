@@ -3,6 +3,7 @@
 import gc
 import mmap
 import weakref
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pmexp.measure.environment import environment, gpu_driver
 from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import WARMUP_STEPS, StepTimer
-from pmexp.packed_dropout import PackedDropout, pack_saved_masks, replace_dropout
+from pmexp.packed_dropout import PackedDropout, pack_saved_masks, packed_bias_dropout_add, replace_dropout
 from pmexp.variants.byte_mask import ByteMaskDropout
 from pmexp.variants.seeded import SeededDropout
 
@@ -101,6 +102,32 @@ def test_a_checkpointed_region_saves_its_input_alone() -> None:
     assert (saved.total_bytes, saved.mask_bytes) == (ACTIVATION, 0)
 
 
+@pytest.mark.parametrize(
+    ("call", "rates"),
+    [
+        (lambda: F.dropout(X, 0.3), {0.3}),
+        (lambda: F.dropout(X, p=0.3), {0.3}),
+        (lambda: F.dropout(X), {0.5}),
+        (lambda: F.dropout(X, 0.3, False), set()),
+        (lambda: F.dropout(X, 0.3, training=False), set()),
+        (lambda: F.dropout(X, 0.0), set()),
+        (lambda: torch.dropout(X, 0.3, True), {0.3}),
+        (lambda: torch.native_dropout(X, 0.3, False), set()),
+        (lambda: packed_bias_dropout_add(X, X[0], X, 0.3), {0.3}),
+        (lambda: packed_bias_dropout_add(X, X[0], X, 0.3, False), set()),
+        (lambda: F.scaled_dot_product_attention(X, X, X, None, 0.3), {0.3}),
+        (lambda: F.scaled_dot_product_attention(X, X, X, dropout_p=0.3), {0.3}),
+        (lambda: F.scaled_dot_product_attention(X, X, X), set()),
+    ],
+)
+def test_the_ledger_knows_at_which_rates_functions_were_called(
+    call: Callable[[], object], rates: set[float]
+) -> None:
+    with SavedForBackward(nn.Identity()) as saved:
+        call()
+    assert saved.rates == rates
+
+
 def test_the_ledger_changes_no_number() -> None:
     results = []
     for watched in (False, True):
@@ -177,6 +204,7 @@ def test_step_times_leave_out_the_warm_up() -> None:
     metrics = timer.metrics(samples_per_step=32, tokens_per_sample=10)
     assert metrics["speed/step_ms"] == pytest.approx(300)
     assert metrics["speed/step_ms_p10"] == pytest.approx(140)
+    assert metrics["speed/step_ms_p90"] == pytest.approx(460)
     assert metrics["speed/samples_per_s"] == pytest.approx(32 / 0.3)
     assert metrics["speed/tokens_per_s"] == pytest.approx(320 / 0.3)
     assert "speed/data_wait_ms" not in metrics

@@ -51,7 +51,7 @@ def test_it_trains_packed_as_with_byte_masks(architecture: str, objective: str, 
     for name in ("pm-drop", "forward-unpack"):
         training = trained(replace(run, variant=variant(name)))
         digests.append(weights_digest(training.engine.weights()))
-        evaluation = training.evaluate(training.val)
+        evaluation = training.evaluator.evaluate(training.val)
         losses.append(evaluation["loss"])
         assert training.replacement is not None and not training.replacement.left
         assert training.replacement.modules or training.replacement.functions
@@ -191,7 +191,7 @@ def test_the_loss_of_numbers_is_their_squared_error_however_it_is_split(files: P
 
 def test_words_are_scored_once_each_in_their_order(files: Path) -> None:
     training = trained(run_of("modernbert", "token_classification", files))
-    evaluation = training.predict(training.val)
+    evaluation = training.evaluator.predict(training.val)
     assert evaluation is not None and evaluation.sample is not None
     data = datasets.load(run_of("modernbert", "token_classification", files).dataset)
     assert evaluation.true.tolist() == data.val.labels.tolist()
@@ -199,7 +199,7 @@ def test_words_are_scored_once_each_in_their_order(files: Path) -> None:
         [data.classes[tag] for tag in tags]
         for tags in data.val.inputs.tags  # type: ignore[union-attr]
     ]
-    scores = training.evaluate(training.val)
+    scores = training.evaluator.evaluate(training.val)
     assert scores["entity_f1"] == TASK_METRICS["entity_f1"].compute(evaluation)
 
 

@@ -56,7 +56,7 @@ def test_the_loss_is_that_of_transformers_and_parts_sum_to_its_mean(kind: ModelK
         training = Training(module, train, train, run, ["perplexity"], 5, System(SystemConfig()))
         module.eval()  # the same loss in parts and at once
         losses.append(training._gradient(training.parts(0), None).item())
-        evaluated = training.evaluate(train)
+        evaluated = training.evaluator.evaluate(train)
         assert evaluated["perplexity"] == pytest.approx(math.exp(evaluated["loss"]))
     batch = train.batch(torch.arange(8), EVALUATION)
     theirs = module(**batch.inputs, labels=batch.labels, shift_labels=batch.labels.contiguous())

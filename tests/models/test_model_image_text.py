@@ -68,7 +68,7 @@ def test_an_evaluation_draws_the_same_each_time_and_no_number_of_the_training() 
     """ViLT chooses and orders its patches by torch's generator, in evaluation as well."""
     training = prepare(tiny()).training
     before = torch.get_rng_state()
-    first, second = (training.evaluate(training.val) for _ in range(2))
+    first, second = (training.evaluator.evaluate(training.val) for _ in range(2))
     assert first == second and torch.get_rng_state().equal(before)
 
 

@@ -124,7 +124,7 @@ def test_a_checkpoint_translates_as_the_model_that_was_saved(
     module.generation_config.no_repeat_ngram_size = None
     loaded, again = trained(run, messages)
     assert again.weights == str(tmp_path) and not again.architecture
-    first, second = training.predict(training.val), loaded.predict(loaded.val)
+    first, second = training.evaluator.predict(training.val), loaded.evaluator.predict(loaded.val)
     assert first is not None and second is not None
     assert (first.loss, first.written) == (second.loss, second.written)
 
@@ -167,13 +167,13 @@ def test_texts_are_written_alike_each_time_and_scored_together(
     training, model = trained(run, messages)
     training.module.train()
     state = torch.get_rng_state()
-    first, second = training.predict(training.val), training.predict(training.val)
+    first, second = training.evaluator.predict(training.val), training.evaluator.predict(training.val)
     assert torch.equal(torch.get_rng_state(), state)  # no dropout, no sampling
     assert first is not None and second is not None
     assert list(first.written) == list(second.written) and first.loss == second.loss
     assert list(first.references) == [target for _, target in messages.val.inputs]  # type: ignore[union-attr]
     whole = BLEU().corpus_score(list(first.written), [list(first.references)]).score
-    assert training.evaluate(training.val)["bleu"] == whole
+    assert training.evaluator.evaluate(training.val)["bleu"] == whole
     batch = model.examples(messages.val, 12).batch(torch.arange(8), EVALUATION)
     written: Any = model.module.generate(
         batch.inputs["input_ids"],
@@ -193,7 +193,7 @@ def test_bleu_of_the_references_is_100(messages: Dataset, monkeypatch: Any) -> N
     monkeypatch.setattr(
         model.generation, "texts", lambda inputs, synced: [known.pop(0) for _ in inputs["input_ids"]]
     )
-    assert training.evaluate(training.val)["bleu"] == pytest.approx(100)
+    assert training.evaluator.evaluate(training.val)["bleu"] == pytest.approx(100)
 
 
 def test_without_sacrebleu_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_what_is_no_model_or_no_class_of_dropout_is_refused(arguments: Any, mess
 
 
 def test_what_is_no_module_or_no_tensor_is_named() -> None:
-    with pytest.raises(TypeError, match=r"^model: a int is no module; write recompute_attention\(model\)$"):
+    with pytest.raises(TypeError, match=r"^model: an int is no module; write recompute_attention\(model\)$"):
         recompute_attention(cast(Any, 3))
     for drop in (PackedDropout(0.1), packed_dropout):
         with pytest.raises(TypeError, match=r"^input: a list is no tensor$"):
@@ -144,6 +144,17 @@ def test_the_code_of_a_routed_module_is_that_of_its_class() -> None:
     replace_dropout(model, PackedDropout)
     assert routed_dropout(attention) is not None and before.rate_only == {"dropout"}
     assert call_sites(attention) is before
+
+
+class HalvesByAnAttribute(nn.Module):
+    halved = staticmethod(lambda x: F.dropout(x, 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.halved(x), 0.3, self.training)
+
+
+def test_methods_alone_are_read_for_calls() -> None:
+    assert call_sites(HalvesByAnAttribute()).methods == {"forward"}
 
 
 def test_what_is_not_selected_keeps_stock_dropout_inside_a_routed_module() -> None:

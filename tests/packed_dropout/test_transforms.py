@@ -74,6 +74,17 @@ def dual(drop: Dropout, inplace: bool) -> Tensor:
         return forward_ad.unpack_dual(drop(forward_ad.make_dual(X, X) * 1.0, 0.4, True, inplace))[1]
 
 
+def written(drop: Dropout) -> Dropout:
+    """Returns what a dropout in place has written into its input, in place of what it returns."""
+
+    def into(x: Tensor) -> Tensor:
+        y = x * 2.0
+        drop(y, 0.4, True, True)
+        return y
+
+    return into
+
+
 def pulled_back_later(drop: Dropout) -> Tensor:
     pull_back = vjp(cube(drop), X)[1]
     with torch.no_grad():
@@ -115,6 +126,8 @@ TRANSFORMS: dict[str, Callable[[Dropout], Tensor]] = {
     "dual": lambda drop: dual(drop, False),
     "dual-in-place": lambda drop: dual(drop, True),
     "grad-in-place": lambda drop: grad(lambda x: drop(2 * x, 0.4, True, True).sum())(X),
+    "written-under-grad": lambda drop: grad(total(written(drop)))(X),
+    "written-under-jvp": lambda drop: jvp(written(drop), (X,), (X,))[0],
     "batched-gradients": batched_gradients,
     "through-vmap": through_vmap,
 }

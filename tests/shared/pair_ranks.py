@@ -52,5 +52,5 @@ def evaluated(ranks: Ranks, config: RunConfig, data: Dataset) -> Evaluated:
     training = Training(
         model.module, examples, examples, config.train, ["bleu"], 5, system, ranks, model.generation
     )
-    metrics, whole = training.evaluate(examples), training.predict(examples)
+    metrics, whole = training.evaluator.evaluate(examples), training.evaluator.predict(examples)
     return metrics, list(whole.written) if whole else [], list(whole.references) if whole else []

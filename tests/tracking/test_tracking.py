@@ -58,10 +58,10 @@ def test_the_mirror_of_a_finished_run(runs: Runs) -> None:
 def test_a_failed_run_says_failed_and_its_second_try_replaces_it(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp.training.loop import Training
+    from pmexp.training.evaluating import Evaluator
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "evaluate", lambda *_: 1 / 0)
+        patch.setattr(Evaluator, "evaluate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             runs.train(*SHORT)
     assert [run.info.status for run in mlflow_runs(runs)[1]] == ["FAILED"]

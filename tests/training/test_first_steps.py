@@ -145,6 +145,20 @@ def test_a_mean_of_a_loss_that_is_no_multiple_of_the_standard_one_is_named_at_th
         assert is_mean or loss_halves.said(run) == ""
 
 
+def test_halves_are_compared_without_dropout() -> None:
+    modes: list[bool] = []
+
+    def loss(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        modes.append(model.training)
+        return smoothed(model(**inputs).logits, labels)
+
+    run = training(Method(loss=loss), batch_size=32)
+    assert told(run) == "" and all(modes)
+    modes.clear()
+    run.module.train()  # as a backward that is measured afterwards leaves it
+    assert loss_halves.said(run) == "" and modes == [False] * 3
+
+
 def test_a_mean_is_named_where_no_forward_gives_the_logits_of_the_labels() -> None:
     run = training(Method(loss=in_two_forwards), batch_size=32)
     assert told(run) == "" and "as of a mean" in loss_halves.said(run)

@@ -146,7 +146,7 @@ def test_an_interval_that_is_neither_steps_nor_a_share_is_refused(every: float) 
 
 def test_patience_counts_evaluations_within_an_epoch_too() -> None:
     run = training(epochs=10, patience=2, evaluate_every=2)
-    run.evaluate = lambda _: {"loss": 0.0, "accuracy": 0.5}  # type: ignore[method-assign]
+    run.evaluator.evaluate = lambda _: {"loss": 0.0, "accuracy": 0.5}  # type: ignore[method-assign]
     assert [step for step, _ in run.steps()] == [1, 2, 3, 4, 5, 6]
     assert run.progress.best_step == 2
 
@@ -177,7 +177,7 @@ def test_an_evaluation_within_an_epoch_is_no_part_of_its_time(monkeypatch: pytes
         return {"loss": 0.0, "accuracy": 0.5}
 
     monkeypatch.setattr("pmexp.measure.timing.seconds_now", lambda device: now)
-    run.evaluate = evaluate  # type: ignore[assignment]
+    run.evaluator.evaluate = evaluate  # type: ignore[assignment]
     for _ in run.steps():
         now += 1
     assert run.timer.state()["epochs"] == [5]  # between six steps
@@ -188,7 +188,7 @@ def test_early_stopping_waits_for_patience_evaluations_without_a_new_best(
     select: Select, expected: int
 ) -> None:
     run = training(epochs=10, patience=2, select=select)
-    run.evaluate = lambda _: {"loss": 0.0, "accuracy": 0.5}  # type: ignore[method-assign]
+    run.evaluator.evaluate = lambda _: {"loss": 0.0, "accuracy": 0.5}  # type: ignore[method-assign]
     evaluations = sum("val/accuracy" in metrics for _, metrics in run.steps())
     assert evaluations == expected
     assert run.progress.best_step == 6
@@ -196,7 +196,7 @@ def test_early_stopping_waits_for_patience_evaluations_without_a_new_best(
 
 def test_evaluation_is_exact_over_a_ragged_last_batch() -> None:
     run = training(dropout=nn.Identity())
-    evaluated = run.evaluate(run.val)
+    evaluated = run.evaluator.evaluate(run.val)
     logits = run.module(**run.val.inputs).logits
     assert evaluated["accuracy"] == (logits.argmax(-1) == run.val.labels).double().mean().item()
     assert evaluated["loss"] == pytest.approx(

@@ -91,10 +91,10 @@ def test_a_module_of_texts_gets_tokens_as_pmexps_own(objective: str, tmp_path: P
     dropouts = [part for part in training.module.modules() if isinstance(part, nn.Dropout)]
     assert [part.p for part in dropouts] == [0.4] and training.replacement is not None
     assert training.replacement.modules == ["dropout"]
-    before = training.evaluate(training.val)["loss"]
+    before = training.evaluator.evaluate(training.val)["loss"]
     for _ in training.steps():
         pass
-    assert training.evaluate(training.val)["loss"] < before
+    assert training.evaluator.evaluate(training.val)["loss"] < before
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_its_options_and_its_code_are_its_identity() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["model.builder=own_models.build_nothing"], "returns a int; return a torch.nn.Module, or a pmexp"),
+        (["model.builder=own_models.build_nothing"], "returns an int; return a torch.nn.Module, or a pmexp"),
         (["model.builder=own_models.Nothing"], "model.builder: own_models.Nothing: own_models has no Nothing"),
         (["model.builder=mine"], "model.builder: 'mine' is no import path"),
         ([*MIXER[1:2], "model.options.depth=2"], "got an unexpected keyword argument 'depth'"),
@@ -160,7 +160,7 @@ def test_bad_input_is_one_line_and_leaves_no_run(runs: Runs, arguments: list[str
 def test_a_metric_that_fails_says_so_in_one_line(name: str, said: str) -> None:
     training = prepare(config(*MIXER, *FAST, f"dataset.metrics=[own_models.{name}]")).training
     with pytest.raises(UserError, match=f"dataset.metrics: own_models.{name}: {said}"):
-        training.evaluate(training.val)
+        training.evaluator.evaluate(training.val)
 
 
 def test_a_builder_beside_another_model_is_one_line() -> None:
@@ -174,15 +174,15 @@ def test_a_builder_beside_another_model_is_one_line() -> None:
 
 def test_a_metric_sees_the_whole_evaluation(tmp_path: Path) -> None:
     training = prepare(config(*MIXER, *FAST, METRIC)).training
-    result: Any = training.predict(training.val)
+    result: Any = training.evaluator.predict(training.val)
     zeros = result.true == 0
     assert of_class_zero(result) == np.mean(result.scores[zeros].argmax(1) == 0)
-    assert training.evaluate(training.val)["own_models.of_class_zero"] == of_class_zero(result)
+    assert training.evaluator.evaluate(training.val)["own_models.of_class_zero"] == of_class_zero(result)
 
 
 def test_a_metric_cannot_write_into_what_others_read(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("own_models.of_class_zero", lambda evaluation: seen.append(evaluation) or 0.0)
     training = prepare(config(*MIXER, *FAST, METRIC)).training
-    training.evaluate(training.val)
+    training.evaluator.evaluate(training.val)
     assert isinstance(seen[0].classes, tuple) and not seen[0].scores.flags.writeable

@@ -250,12 +250,12 @@ def test_a_run_that_ends_before_its_last_step_says_why(
 def test_a_fault_of_the_machine_that_has_its_line_has_no_traceback(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, error: Exception, traced: bool
 ) -> None:
-    from pmexp.training.loop import Training
+    from pmexp.training.evaluating import Evaluator
 
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(Training, "evaluate", fails)
+    monkeypatch.setattr(Evaluator, "evaluate", fails)
     with suppress(MachineError, OSError):
         runs.train(*TINY_VIT, *SHORT)
     (folder,) = runs.run_folders()
@@ -270,10 +270,10 @@ def test_a_fault_of_the_machine_that_has_its_line_has_no_traceback(
 def test_a_code_error_is_recorded_and_the_next_try_starts_anew(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmexp.training.loop import Training
+    from pmexp.training.evaluating import Evaluator
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "evaluate", lambda *_: 1 / 0)
+        patch.setattr(Evaluator, "evaluate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             runs.train(*TINY_VIT, *SHORT)
     (folder,) = runs.run_folders()
@@ -287,16 +287,16 @@ def test_a_code_error_is_recorded_and_the_next_try_starts_anew(
 
 
 def test_a_run_in_use_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pmexp.training.loop import Training
+    from pmexp.training.evaluating import Evaluator
 
     second: list[tuple[int, str, str]] = []
 
-    def start_again(training: Training, *args: object) -> dict[str, float]:
+    def start_again(evaluator: Evaluator, *args: object) -> dict[str, float]:
         monkeypatch.undo()
         second.append(runs.train(*TINY_VIT, *SHORT))
-        return training.evaluate(*args)  # type: ignore[arg-type]
+        return evaluator.evaluate(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Training, "evaluate", start_again)
+    monkeypatch.setattr(Evaluator, "evaluate", start_again)
     assert runs.train(*TINY_VIT, *SHORT)[0] == 0
     assert second[0][0] == 2 and "is being written by another process" in second[0][2]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from pmexp.protocol import CriterionConfig, ProtocolConfig, is_about
-from pmexp.shown import few
+from pmexp.shown import few, first_three
 from pmexp_analysis.criteria.result import TaskResult, decide, room_of
 from pmexp_analysis.numbers.cells import number
 from pmexp_analysis.numbers.fits import Limits, LoneFits, Tries
@@ -88,6 +88,5 @@ def judge_lone_fit(
         why = f"of {count} that run out of memory with {protocol.baseline}, none fits with {protocol.method}"
         return TaskResult("all", "all", "inconclusive", why + aside, value)
     result = decide(value, value, criterion.comparison, criterion.threshold)
-    more = f" and {len(tasks) - 3} more" if len(tasks) > 3 else ""
-    why = f"fits only with {protocol.method}: {', '.join(tasks[:3])}{more}{aside}"
+    why = f"fits only with {protocol.method}: {first_three(tasks)}{aside}"
     return TaskResult("all", "all", result, why, value)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pmexp.protocol import CriterionConfig
-from pmexp.shown import counted
+from pmexp.shown import counted, first_three
 from pmexp_analysis.criteria.result import TaskResult, decide
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.numbers.evidence import Evidence
@@ -124,7 +124,7 @@ def _lacking(pair: _Pair) -> str:
 
 def _proof(pairs: Sequence[_Pair], baseline: str) -> str:
     steps = min(pair.own.losses.steps.size for pair in pairs)
-    named = "; ".join(pair.name for pair in pairs[:3]) + (f" and {len(pairs) - 3} more" if pairs[3:] else "")
+    named = first_three([pair.name for pair in pairs], between="; ")
     return (
         f"{named}: the losses of all {counted(steps, 'logged step')} and the final weights equal those of "
         f"{baseline}, bit for bit"

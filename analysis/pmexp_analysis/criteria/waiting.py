@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pmexp.metrics.catalog import MOST_CORE_WAIT, MOST_DATA_WAIT
+from pmexp.shown import first_three
 from pmexp_analysis.criteria.result import TaskResult
 from pmexp_analysis.numbers.load import is_time
 from pmexp_analysis.numbers.scores import is_exact
@@ -33,9 +34,8 @@ def where_idle(part: TaskResult, metric: str, shares: Shares) -> TaskResult:
 def _unless(part: TaskResult, what: str, waited: Sequence[tuple[str, float]]) -> TaskResult:
     if not waited or part.result == "not measured":
         return part
-    named = ", ".join(f"{run} {share:.1%}" for run, share in waited[:3])
-    more = f" and {len(waited) - 3} more" if len(waited) > 3 else ""
-    why = f"not settled: waited {what} ({named}{more} of the steps' time); {part.why}"
+    named = first_three([f"{run} {share:.1%}" for run, share in waited])
+    why = f"not settled: waited {what} ({named} of the steps' time); {part.why}"
     return replace(part, result="inconclusive", why=why, seeds_needed=None)
 
 

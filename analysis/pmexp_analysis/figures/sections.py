@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from pmexp.errors import UserError
 from pmexp.protocol import Statistic
 from pmexp_analysis import plots
-from pmexp_analysis.numbers.cells import mean_std, word
+from pmexp_analysis.numbers.cells import word
 from pmexp_analysis.numbers.compare import Comparison
+from pmexp_analysis.numbers.compared_cells import mean_std
 from pmexp_analysis.numbers.margins import Margin, margin_of
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from pmexp.run_folder.summary import WARNED
+from pmexp.run_folder.warned import WARNED
 from pmexp_analysis.numbers.conditions import seeds_said
 from pmexp_analysis.sources.experiment import Experiment
 

@@ -1,7 +1,8 @@
 """The sentence that says what a section found, computed from its numbers."""
 
-from pmexp_analysis.numbers.cells import change, mean_std, number, probability, word
+from pmexp_analysis.numbers.cells import number, probability, word
 from pmexp_analysis.numbers.compare import Comparison
+from pmexp_analysis.numbers.compared_cells import change, mean_std
 from pmexp_analysis.numbers.scores import is_exact, label_of
 from pmexp_analysis.numbers.sections import Section
 from pmexp_analysis.numbers.trainings import is_result

@@ -11,9 +11,7 @@ from pmexp_analysis.criteria import Judged
 from pmexp_analysis.criteria.byte_masks import is_bound
 from pmexp_analysis.numbers.cells import (
     NOTHING,
-    change,
     margin_probability,
-    mean_std,
     number,
     percent,
     probability,
@@ -22,6 +20,7 @@ from pmexp_analysis.numbers.cells import (
     word,
 )
 from pmexp_analysis.numbers.compare import Comparison, Row
+from pmexp_analysis.numbers.compared_cells import change, mean_std
 from pmexp_analysis.numbers.hparams import Grid
 from pmexp_analysis.numbers.scores import label_of
 from pmexp_analysis.numbers.sections import Section

@@ -13,6 +13,8 @@ _TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class QueuedJob:
+    """Holds what SLURM's queue says of a job."""
+
     state: str  # PENDING, RUNNING, ...
     reason: str  # why it is pending
 
@@ -63,6 +65,7 @@ def end_state(job: str) -> str:
 
 
 def requeue(job: str) -> None:
+    """Has SLURM start a job anew. Raises SlurmError where it refuses."""
     _run("scontrol", "requeue", job)
 
 

@@ -20,6 +20,8 @@ _ROWS = 20  # the most running runs that are shown
 
 
 class QueueView(LiveView):
+    """Shows the runs of a sweep as SLURM has them."""
+
     def ended(self, run: RunConfig, job: Job, outcome: Outcome) -> None:
         self.say_ended(run, outcome, f"job {job.job_id}")
 

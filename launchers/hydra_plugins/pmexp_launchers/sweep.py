@@ -48,6 +48,7 @@ def names_of(runs: Mapping[Path, RunConfig]) -> dict[Path, str]:
 
 
 def is_finished(run: RunConfig) -> bool:
+    """Returns whether the run has its result."""
     return RunFolder(run.folder).is_finished()
 
 

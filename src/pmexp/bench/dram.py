@@ -50,6 +50,8 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Verdict:
+    """Holds how many bytes the launches of a kind of kernel have moved, and how many they had to."""
+
     kind: str
     launches: int
     moved: float  # bytes that were read and written

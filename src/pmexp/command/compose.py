@@ -23,6 +23,8 @@ from pmexp.extras import missing_named
 
 @dataclass(frozen=True)
 class Sweep:
+    """Holds the runs of a sweep, and what launches them."""
+
     runs: list[RunConfig]
     launcher: SweepLauncher
 

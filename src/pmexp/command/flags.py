@@ -49,6 +49,8 @@ COMMAND = Command(
 
 @dataclass(frozen=True)
 class CommandLine:
+    """Holds what was typed, in parts."""
+
     overrides: list[str]
     source: Source
     sweeps: bool

@@ -79,10 +79,12 @@ def is_text(key: str) -> bool:
 
 
 def is_list(key: str) -> bool:
+    """Returns whether the key takes a list."""
     return get_origin(type_at(key)) is list
 
 
 def is_list_of_texts(key: str) -> bool:
+    """Returns whether the key takes a list of texts."""
     return is_list(key) and get_args(type_at(key)) == (str,)
 
 

@@ -7,6 +7,8 @@ from pmexp.config.checks import check_at_least, check_between
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
+    """Holds the keys of `checkpoint`: how often one is written, and how many stay."""
+
     every_s: float | None = 300.0  # seconds between two; null: on a stop signal alone
     keep: int = 2  # newest complete ones that stay while the run goes on
     asynchronous: bool | None = None  # written beside training, from a copy; null: where the device is CUDA

@@ -32,6 +32,7 @@ def _credential_error(key: str, instead: str) -> UserError:
 
 
 def check_name(key: str, value: str) -> None:
+    """Raises UserError unless `value` can name a folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
         raise UserError(
             f"{key}: {value!r} is not a name; allowed are up to 64 letters, digits, '.', '_' and '-', "
@@ -60,15 +61,18 @@ def check_switch(where: str, value: object) -> None:
 
 
 def check_positive(key: str, value: float) -> None:
+    """Raises UserError unless `value` is finite and above 0."""
     if not 0 < value < float("inf"):
         raise UserError(f"{key}: {value} must be a positive number")
 
 
 def check_at_least(key: str, value: int, low: int) -> None:
+    """Raises UserError where `value` is below `low`."""
     if value < low:
         raise UserError(f"{key}: {value} must be at least {low}")
 
 
 def check_between(key: str, value: float, low: float, high: float, open_low: bool = False) -> None:
+    """Raises UserError where `value` is outside of `low` to `high`, both allowed unless `open_low`."""
     if not low <= value <= high or (open_low and value == low):
         raise UserError(f"{key}: {value} must lie in {'(' if open_low else '['}{low}, {high}]")

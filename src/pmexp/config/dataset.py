@@ -13,6 +13,8 @@ from pmexp.own_code import check_import_path, is_import_path
 
 
 class DatasetKind(Enum):
+    """Names the loaders of datasets."""
+
     digits = "digits"
     imagenet = "imagenet"
     reuters_r8 = "reuters_r8"
@@ -81,6 +83,8 @@ _CARVED = (  # kinds whose validation split is cut off train where they have non
 
 
 class Objective(Enum):
+    """Names what a model is trained to tell."""
+
     classification = "classification"  # the class of a sample
     regression = "regression"  # the number of a sample
     token_classification = "token_classification"  # the class of each word
@@ -147,6 +151,8 @@ class GenerationConfig:
 
 @dataclass(kw_only=True)
 class DatasetConfig:
+    """Holds the keys of the group `dataset`."""
+
     name: str = MISSING  # how the report calls it
     kind: DatasetKind = MISSING
     objective: Objective = Objective.classification

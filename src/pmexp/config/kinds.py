@@ -15,6 +15,8 @@ _TEXT = (Objective.classification, Objective.regression, Objective.token_classif
 
 @dataclass(frozen=True)
 class Architecture:
+    """Says what an architecture calls its rates of dropout, and what it can be trained to tell."""
+
     model_type: str  # the architecture's name in transformers; "": the checkpoint's
     hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # fields of its configuration
     attention_dropout: tuple[str, ...] = ("attention_probs_dropout_prob",)  # (): the other rate is of it too

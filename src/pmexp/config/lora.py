@@ -16,6 +16,8 @@ class FrozenWeights(Enum):
 
 @dataclass(kw_only=True)
 class LoraConfig:
+    """Holds the keys of `model.lora`: low-rank adapters in place of training all weights."""
+
     rank: int | None = None  # width of each adapter; null: no adapters, all weights train
     alpha: float = 16.0  # an adapter's output counts alpha / rank times
     targets: list[str] | None = None  # ends of linear layers' names; null: all layers of the body

@@ -15,6 +15,8 @@ from pmexp.own_code import check_import_path
 
 
 class ModelKind(Enum):
+    """Names the ways to build a model."""
+
     auto = "auto"  # whatever architecture model.architecture.model_type, or the checkpoint, names
     bart = "bart"
     bert = "bert"
@@ -31,12 +33,16 @@ class ModelKind(Enum):
 
 
 class Attention(Enum):
+    """Names the implementations of attention in transformers that a model may take."""
+
     eager = "eager"
     sdpa = "sdpa"
 
 
 @dataclass(kw_only=True)
 class ModelConfig:
+    """Holds the keys of the group `model`."""
+
     name: str = ""  # how the report calls it; empty: kind auto goes by its builder, checkpoint or model_type
     kind: ModelKind = MISSING
     builder: str | None = None  # mypkg.build: makes the model; see docs/own-code.md

@@ -8,6 +8,8 @@ from pmexp.config.dataset import OF_TARGETS, DatasetConfig
 
 @dataclass(kw_only=True)
 class RobustnessConfig:
+    """Holds the keys of `robustness`: what else a trained model is tested on."""
+
     fgsm: float | None = None  # step of a pixel in [0, 1], against validation images; null: no attack
     ood: DatasetConfig | None = None  # another dataset of the same classes, whose test split is tested too
 

@@ -55,6 +55,8 @@ _PATHS = ("runs_dir", "dataset.path", "model.path", "robustness.ood.path")
 
 @dataclass(kw_only=True)
 class RunConfig:
+    """Holds all keys of one run."""
+
     name: str = "default"  # names the experiment: its folder of runs, and what trackers have of it
     seed: int = 0  # draws initial weights, dropout and the order of samples
     runs_dir: str = "runs"  # folder of all run folders

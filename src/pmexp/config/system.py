@@ -9,6 +9,8 @@ from pmexp.own_code import check_import_path
 
 
 class Part(Enum):
+    """Names the parts that a system stack is made of."""
+
     ddp = "ddp"
     zero1 = "zero1"
     zero2 = "zero2"
@@ -29,6 +31,8 @@ _ONE_OF = (SHARDING, (Part.bf16, Part.fp16), (Part.flash, Part.xformers))
 
 
 class Device(Enum):
+    """Names what a run is executed on."""
+
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
@@ -44,6 +48,8 @@ class Matmul(Enum):
 
 @dataclass(kw_only=True)
 class SystemConfig:
+    """Holds the keys of the group `system`."""
+
     parts: list[Part] = field(default_factory=list)  # see docs/systems.md; their order has no meaning
     own_parts: list[str] = field(default_factory=list)  # mypkg.MyPart: subclasses of systems.base.SystemPart
     device: Device = Device.auto  # auto: CUDA where there is one; the record says which

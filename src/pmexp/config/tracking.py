@@ -15,12 +15,16 @@ TRACKERS = ("mlflow", "wandb", "tensorboard", "csv")  # the keys of `tracking` t
 
 
 class WandbMode(Enum):
+    """Says whether W&B sends what it gets or keeps it in files."""
+
     offline = "offline"
     online = "online"
 
 
 @dataclass(kw_only=True)
 class TrackingConfig:
+    """Holds the keys of the group `tracking`."""
+
     mlflow: bool = False  # mirror to MLflow, at tracking.uri
     wandb: bool = False  # mirror to Weights & Biases, with files in runs_dir/<name>/wandb
     tensorboard: bool = False  # mirror to an event file in the run's folder

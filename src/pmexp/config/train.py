@@ -10,18 +10,24 @@ MEASURED_STEPS = 50  # a run that shares its training takes so many: enough for 
 
 
 class Schedule(Enum):
+    """Names the ways of the learning rate from its peak to the last step."""
+
     linear = "linear"
     cosine = "cosine"
     constant = "constant"
 
 
 class Select(Enum):
+    """Says whose weights are tested: those of the best evaluation, or of the last step."""
+
     best = "best"
     last = "last"
 
 
 @dataclass(kw_only=True)
 class TrainConfig:
+    """Holds the keys of `train`."""
+
     epochs: int | None = None  # null: the dataset's
     max_steps: int | None = None  # ends training early
     batch_size: int | None = None  # samples a step; null: the dataset's

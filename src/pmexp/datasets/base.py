@@ -58,6 +58,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
+    """Holds the splits of a dataset, and what the record says of where they are from."""
+
     train: Split
     val: Split
     test: Split | None  # None where the set keeps its test labels to itself

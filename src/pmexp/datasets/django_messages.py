@@ -31,6 +31,7 @@ _TEST_EVERY = 10  # texts
 
 
 def load(config: DatasetConfig) -> Dataset:
+    """Returns Django's messages in two languages. Raises UserError where they cannot be had."""
     folder = folder_of(config.path) if config.path else _WHEEL.unpacked("django-messages")
     german: dict[str, str] = {}
     for name in FILES:

@@ -152,6 +152,7 @@ def _shard(config: TreesConfig, number: int, samples: int, file: Path) -> None:
 
 
 def procedure(config: TreesConfig) -> Procedure:
+    """Returns the procedure of the published generator with the configured sizes."""
     return Procedure(
         config.min_length, config.max_length, config.max_depth, config.max_args, config.leaf_probability
     )

@@ -15,7 +15,7 @@ from pmexp.datasets.captioned import Captioned
 from pmexp.datasets.tagged_words import TaggedWords
 from pmexp.errors import UserError
 from pmexp.own_code import called
-from pmexp.shown import counted
+from pmexp.shown import class_of, counted
 
 _LOADER, _OPTIONS = "dataset.loader", "dataset.options"
 _INPUTS: dict[Inputs, tuple[type, str]] = {
@@ -38,8 +38,7 @@ def load(config: DatasetConfig) -> Dataset:
     dataset = called(_LOADER, config.loader, (config,), config.options, _OPTIONS)
     if not isinstance(dataset, Dataset):
         raise UserError(
-            f"{_LOADER}: {config.loader}: returns a {type(dataset).__name__}; return a "
-            "pmexp.datasets.base.Dataset"
+            f"{_LOADER}: {config.loader}: returns {class_of(dataset)}; return a pmexp.datasets.base.Dataset"
         )
     for name in ("train", "val", "test"):
         split = getattr(dataset, name)
@@ -50,7 +49,7 @@ def load(config: DatasetConfig) -> Dataset:
             )
     if not isinstance(dataset.classes, list | tuple):
         raise UserError(
-            f"{_LOADER}: {config.loader}: its classes are a {type(dataset.classes).__name__}; give a list of "
+            f"{_LOADER}: {config.loader}: its classes are {class_of(dataset.classes)}; give a list of "
             "names, in the order of the labels"
         )
     for name in ("train", "val"):
@@ -111,7 +110,7 @@ def _check_labels(config: DatasetConfig, name: str, split: Split) -> None:
     """Raises UserError for labels that the objective's loss would take for something else."""
     if not isinstance(split.labels, np.ndarray):
         raise UserError(
-            f"{_LOADER}: {config.loader}: its {name} has labels in a {type(split.labels).__name__}; give a "
+            f"{_LOADER}: {config.loader}: its {name} has labels in {class_of(split.labels)}; give a "
             "NumPy array, as numpy.asarray(...) is"
         )
     is_number = split.labels.dtype.kind == "f"

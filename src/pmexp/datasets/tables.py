@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tables:
+    """Holds the rows of each split as they were read, before they are samples."""
+
     splits: dict[str, Any]  # by train, val and test, as far as there are
     origin: str  # the folder, or the hub dataset with its commit and its place in the local cache
     places: dict[str, str]  # by split: the file, or the hub dataset

@@ -16,6 +16,7 @@ from pmexp.shown import few
 
 
 def load(config: DatasetConfig) -> Dataset:
+    """Returns the texts, or pairs of texts, and their labels. Raises UserError where they cannot be had."""
     if not 1 <= len(config.text_columns) <= 2:
         raise UserError(
             f"dataset.text_columns: {config.text_columns} must name one column of texts, or two of pairs"

@@ -14,6 +14,7 @@ from pmexp.errors import UserError
 
 
 def load(config: DatasetConfig) -> Dataset:
+    """Returns the pairs of texts that the configuration names. Raises UserError where they cannot be had."""
     if len(config.text_columns) != 2:
         raise UserError(
             f"dataset.text_columns: {config.text_columns} must name two columns: that of the sources and "

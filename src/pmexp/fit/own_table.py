@@ -15,7 +15,7 @@ from pmexp.errors import UserError, error_line
 from pmexp.fit.budget import in_gib
 from pmexp.fit.forecast import MEASURED, StepPeak, change
 from pmexp.fit.options import FitOptions
-from pmexp.shown import one_by_one
+from pmexp.shown import class_of, one_by_one
 from pmexp.simulation import NOT_MODELLED
 from pmexp.working_folder import search_here
 
@@ -73,7 +73,6 @@ def _built(name: str, path: str) -> Any:
         ) from error
     if not (isinstance(built, tuple | list) and len(built) == 3):
         raise UserError(
-            f"models.{name}: {path} returns a {type(built).__name__}; return a model, a batch and a "
-            "loss or None"
+            f"models.{name}: {path} returns {class_of(built)}; return a model, a batch and a loss or None"
         )
     return built

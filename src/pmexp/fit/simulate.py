@@ -85,6 +85,7 @@ def _executed(config: RunConfig) -> tuple[System, Callable[[nn.Module], None]]:
 
 
 def probe_of(value: int, prediction: Prediction, budget_bytes: int) -> Probe:
+    """Returns what a simulated step with `value` samples or tokens says about the budget, in bytes."""
     simulated = prediction.simulated_layers
     note = f"peak in {prediction.phase}"
     if len(simulated) > 1:

@@ -96,6 +96,8 @@ def meter_of(nvml: Any, handle: Any) -> Meter:
 
 
 class EnergyCounter:
+    """Reads the energy that a device has used since its driver was loaded, in joules."""
+
     source = "NVML, the device's energy counter"
 
     def __init__(self, nvml: Any, handle: Any) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pmexp.errors import UserError
+from pmexp.shown import class_of
 
 _SHAPE = (61, 67)  # many vectors of every backend, and no whole number of bytes, words or vectors
 _SEED = 20
@@ -31,7 +32,7 @@ def gradient_error(dropout: nn.Module, device: torch.device) -> float:
             torch.cuda.manual_seed(_SEED)
         y: Tensor = dropout(values)
         if not isinstance(y, Tensor) or y.shape != values.shape:
-            shape = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+            shape = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else class_of(y)
             raise UserError(
                 f"variant.dropout: of shape {_SHAPE} it makes {shape}; return a tensor of the same shape"
             )

@@ -35,6 +35,8 @@ TRACE, UPDATES = "trace.json.gz", "updates.npz"
 
 
 class Instruments:
+    """Measures the steps of a run by the instruments that its configuration asks for."""
+
     def __init__(
         self,
         config: MeasureConfig,

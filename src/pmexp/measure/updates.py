@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pmexp.errors import UserError
 from pmexp.measure.tensor_parts import parts_of
+from pmexp.shown import class_of
 
 WIDTH = 256
 _CHUNK = 1 << 20  # elements at a time: 8 MiB each of a few temporaries
@@ -87,7 +88,7 @@ def _values(name: str, parameter: Any) -> Tensor:
             values = _values(name, part)
         else:
             raise UserError(
-                f"measure.updates: the parameter {name} is a {type(parameter).__name__}, whose values cannot "
+                f"measure.updates: the parameter {name} is {class_of(parameter)}, whose values cannot "
                 "be read; type measure.updates=[]"
             )
     return values

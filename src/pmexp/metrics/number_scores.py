@@ -27,11 +27,13 @@ def spearman(said: "Numbers", true: "Numbers") -> float:
 
 
 def mean_squared_error(said: "Numbers", true: "Numbers") -> float:
+    """Returns the mean of (said - true)^2 over the samples, in float64."""
     said, true = _wide(said, true)
     return float(((said - true) ** 2).mean())
 
 
 def mean_absolute_error(said: "Numbers", true: "Numbers") -> float:
+    """Returns the mean of |said - true| over the samples, in float64."""
     said, true = _wide(said, true)
     return float(abs(said - true).mean())
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pmexp.errors import UserError
 from pmexp.metrics.task_metrics import TASK_METRICS, Evaluation, TaskMetric, nothing
 from pmexp.own_code import check_takes, imported, is_import_path, of_own_code
+from pmexp.shown import class_of
 
 UNIT: Final = "1"  # every metric of one's own has it, and this direction
 DIRECTION: Final = "max"
@@ -32,9 +33,7 @@ def _computed(name: str, result: Evaluation) -> float:
     with of_own_code(_KEY, name):
         value = imported(_KEY, name)(_read_only(result))
     if not isinstance(value, Real):
-        raise UserError(
-            f"{_KEY}: {name}: returns a {type(value).__name__}; return a number, as float(...) is"
-        )
+        raise UserError(f"{_KEY}: {name}: returns {class_of(value)}; return a number, as float(...) is")
     try:
         return float(value)
     except OverflowError as error:

@@ -24,6 +24,8 @@ _CHOSEN, _MASKED, _RANDOM = 0.15, 0.8, 0.1  # as in section 3.1 of Devlin et al.
 
 @dataclass(frozen=True)
 class Batch:
+    """Holds the inputs and labels of some samples as a model and its objective take them."""
+
     inputs: dict[str, Tensor]  # keyword arguments of the model, samples first; uint8 are pixels
     labels: Tensor  # int64, (samples,) or (samples, positions) with IGNORED; float32 (samples,) of numbers
     references: Sequence[str] = ()  # (samples,) the whole targets of a seq2seq evaluation
@@ -69,6 +71,8 @@ class Batch:
 
 
 class Examples(Protocol):
+    """Makes batches of a split's samples by their rows."""
+
     def __len__(self) -> int: ...
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:

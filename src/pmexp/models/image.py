@@ -20,6 +20,7 @@ _SIZES = ("image_size", "patch_size", "num_channels")  # fields of a configurati
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
+    """Builds the image model that `config` describes, for the classes of `dataset`."""
     if config.model.positions:
         raise UserError("model.positions: an image model has as many as its patches; leave it null")
     if config.model.pretrained:

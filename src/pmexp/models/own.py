@@ -16,6 +16,7 @@ from pmexp.models import text
 from pmexp.models.base import TaskModel
 from pmexp.models.examples import Examples, SymbolExamples, TensorExamples
 from pmexp.own_code import called
+from pmexp.shown import class_of
 
 _BUILDER, _OPTIONS = "model.builder", "model.options"
 
@@ -34,7 +35,7 @@ def build(config: RunConfig, dataset: Dataset) -> TaskModel:
         made = _with_examples(made, config, dataset)
     if not isinstance(made, TaskModel):
         raise UserError(
-            f"{_BUILDER}: {config.model.builder}: returns a {type(made).__name__}; return a torch.nn.Module, "
+            f"{_BUILDER}: {config.model.builder}: returns {class_of(made)}; return a torch.nn.Module, "
             "or a pmexp.models.base.TaskModel"
         )
     if not any(weight.requires_grad for weight in made.module.parameters()):

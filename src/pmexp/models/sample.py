@@ -11,7 +11,7 @@ from pmexp.errors import UserError, error_line
 from pmexp.measure.out_of_memory import is_out_of_memory
 from pmexp.models.examples import Batch
 from pmexp.own_code import failed
-from pmexp.shown import counted
+from pmexp.shown import class_of, counted
 
 _BUILDER = "model.builder"
 _SHAPES = {  # the others: (samples, positions, vocabulary)
@@ -76,7 +76,7 @@ def _refuse_other_logits(config: RunConfig, module: nn.Module, batch: Batch, cla
     logits = getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
         raise UserError(
-            f"{_BUILDER}: {path}: its module returns a {type(output).__name__} without logits; return an "
+            f"{_BUILDER}: {path}: its module returns {class_of(output)} without logits; return an "
             f"object that has {wanted}, such as types.SimpleNamespace(logits=...)"
         )
     shape = tuple(logits.shape)

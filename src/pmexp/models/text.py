@@ -54,6 +54,7 @@ _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def build(config: RunConfig, dataset: Dataset) -> TaskModel:
+    """Builds the model of texts or symbols that `config` describes, with its tokenizer."""
     if INPUTS_OF[config.dataset.kind] is Inputs.symbols:
         return _of_symbols(config, dataset)
     tokenizer: Any

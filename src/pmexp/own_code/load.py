@@ -14,6 +14,7 @@ from pmexp.errors import Interrupted, MachineError, UserError, error_line
 from pmexp.logs import kept
 from pmexp.own_code.sources import check_import_path
 from pmexp.process import stop_signals_kept
+from pmexp.shown import class_of
 from pmexp.working_folder import search_here
 
 # What CUDA's allocator says, and what the CPU's does.
@@ -112,7 +113,7 @@ def check_takes(
 ) -> None:
     """Raises UserError where a function or class does not take these arguments."""
     if not callable(function):
-        raise UserError(f"{key}: {path}: is a {type(function).__name__}; name a class or a function")
+        raise UserError(f"{key}: {path}: is {class_of(function)}; name a class or a function")
     try:
         signature = inspect.signature(function)
     except ValueError:  # some native code has none

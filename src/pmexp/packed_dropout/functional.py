@@ -27,6 +27,7 @@ from pmexp.packed_dropout.transforms import (
     remember_mask,
     transforms_active,
 )
+from pmexp.shown import class_of
 
 
 def packed_dropout(
@@ -75,7 +76,7 @@ def packed_dropout(
     ):
         return cast(Tensor, y)
     if not isinstance(input, Tensor):
-        raise TypeError(f"input: a {type(input).__name__} is no tensor")
+        raise TypeError(f"input: {class_of(input)} is no tensor")
     if input.is_nested:
         options = {"bits": bits, "cache_unpacked": cache_unpacked, "rng": rng, "flip_rate": flip_rate}
         return apply_to_values(packed_dropout, input, p, training, inplace, **options)
@@ -147,8 +148,8 @@ _apply_packed = super(Function, _PackedDropout).apply  # see TransformableFuncti
 class _TransformablePackedDropout(TransformableFunction):
     @staticmethod
     def forward(x: Tensor, seed: Tensor | None, options: Options, inplace: bool) -> tuple[Tensor, Tensor]:
-        y, packed = draw(x, seed, options)
-        return x.copy_(y) if inplace else y, packed
+        # Nothing is asked to be written in place here: where that can be done, _PackedDropout runs.
+        return draw(x, seed, options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -101,6 +101,7 @@ def routed_dropout(module: nn.Module) -> nn.Module | None:
 
 
 def put_routed_dropout(module: nn.Module, dropout: nn.Module) -> None:
+    """Has functional dropout in the forward of `module` go to `dropout`."""
     vars(module)[DROPOUT] = dropout
     _set_rebuilding(module, getattr(dropout, "recompute", False))
 
@@ -111,6 +112,7 @@ def routed_attention(module: nn.Module) -> AttentionDropout | None:
 
 
 def put_routed_attention(module: nn.Module, attention: AttentionDropout) -> None:
+    """Has the dropout inside attention in the forward of `module` go to `attention`."""
     vars(module)[ATTENTION] = attention
     _set_rebuilding(module, getattr(attention.dropout, "recompute", False))
 
@@ -140,6 +142,7 @@ def class_may_go(module: nn.Module) -> bool:
 
 
 def leave_routed_class(module: nn.Module) -> None:
+    """Gives `module` back the class, and the forward of its own, that it had before it was routed."""
     if _ORIGINAL in vars(type(module)):  # a traced module hands what is assigned to it on to another
         module.__class__ = original_class(module)
     own = vars(module).get("forward")
@@ -321,6 +324,7 @@ def _prepared_for_scripting(module: nn.Module) -> nn.Module:
 
 
 def is_routed(module: nn.Module) -> bool:
+    """Returns whether the forward of `module` is routed."""
     return getattr(module, _ROUTED, False)
 
 

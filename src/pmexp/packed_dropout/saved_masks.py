@@ -90,6 +90,8 @@ class _Packing:
 
 
 class Saved(NamedTuple):  # which takes half the time of a dataclass that is frozen
+    """Holds a tensor that autograd has saved, and its version counter at that time."""
+
     tensor: Tensor
     version: int
 

@@ -39,6 +39,7 @@ from pmexp.packed_dropout.routed_modules import (
     routed_dropout,
     take_routed_class,
 )
+from pmexp.shown import class_of
 
 
 def replace_dropout(
@@ -232,15 +233,15 @@ class _Replacement:
 def _check_module(model: object, call: str) -> None:
     """Raises TypeError for what is no module."""
     if not isinstance(model, nn.Module):
-        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise TypeError(f"model: {kind} is no module; write {call}")
+        said = f"the class {model.__name__}" if isinstance(model, type) else class_of(model)
+        raise TypeError(f"model: {said} is no module; write {call}")
 
 
 def _check_dropout(dropout: object) -> None:
     """Raises TypeError for what is no class of dropout."""
     write = "write replace_dropout(model, PackedDropout)"
     if not isinstance(dropout, type):
-        raise TypeError(f"dropout: a {type(dropout).__name__} is no class; {write}, with options by name")
+        raise TypeError(f"dropout: {class_of(dropout)} is no class; {write}, with options by name")
     if not issubclass(dropout, nn.Dropout):
         raise TypeError(f"dropout: the class {dropout.__name__} is no subclass of torch.nn.Dropout; {write}")
 

@@ -57,12 +57,16 @@ _SET_HERE = ("train.log_every", "train.select")
 
 @dataclass(frozen=True, kw_only=True)
 class SideOptions:
+    """Holds one side of a comparison."""
+
     given: str  # a variant, or the import path of a class, which has a dot
     config: RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParityOptions:
+    """Holds what `pmexp parity` was asked for."""
+
     a: SideOptions
     b: SideOptions
     steps: int

@@ -12,24 +12,6 @@ from pmexp.run_folder.files import damaged, read_object, write_atomically
 from pmexp.run_folder.journal import JournalDigest
 
 NOT_FINITE = "not_finite"  # key of the environment: which losses and scores were not finite, and when
-# Keys of the environment under which a run keeps what it has warned of.
-WARNED = (
-    "changed_process",
-    "changed_in_evaluation",
-    "data_doubts",
-    "labels_left_out",
-    "loss_scale",
-    "masks_in_graphs",
-    "not_updated",
-    "ood_data_doubts",
-    "reseeded",
-    "resumed_without",
-    "unnamed_masks",
-    "unscheduled",
-    "without_gradient",
-    "woken",
-    "zero_gradient",
-)
 _STATUSES = ("finished", "oom")
 
 

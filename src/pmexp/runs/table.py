@@ -47,6 +47,7 @@ def runs_json(runs: Sequence[FoundRun]) -> str:
 
 
 def experiments_json(runs_of: Mapping[str, Sequence[FoundRun]]) -> str:
+    """Returns, as JSON, how many runs each experiment has and in which states they are."""
     listed = []
     for name, runs in runs_of.items():
         count = Counter(run.state for run in runs)

@@ -88,6 +88,7 @@ def fake_tensors() -> FakeTensorMode:
 
 
 def is_fake(tensor: torch.Tensor) -> bool:
+    """Returns whether `tensor` has a shape and no elements."""
     return isinstance(tensor, FakeTensor)
 
 

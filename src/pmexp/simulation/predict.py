@@ -115,6 +115,7 @@ def cut_to(whole: nn.Module, counts: Sequence[int]) -> list[nn.Module]:
 
 
 def built(build: Callable[[], nn.Module]) -> nn.Module:
+    """Returns the module that `build` makes, its parameters on the device meta, without memory."""
     with torch.device("meta"):
         return build()
 

@@ -15,6 +15,8 @@ _BUCKET = 4 * 500_000_000  # bytes: DeepSpeed's reduce_bucket_size, in fp32, tak
 
 @dataclass(frozen=True)
 class Sharding:
+    """Says which share of each kind of tensor one rank holds."""
+
     parameters: float = 1.0  # those that train, from forward to backward
     parameters_in_update: float = 1.0
     frozen: float = 1.0  # those that do not train, from forward to backward

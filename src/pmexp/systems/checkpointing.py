@@ -8,6 +8,8 @@ from pmexp.systems.base import SystemPart
 
 
 class Checkpointing(SystemPart):
+    """Has each layer run again in backward, in place of keeping what it saves."""
+
     def prepare(self, module: nn.Module) -> None:
         if not (isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing):
             raise UserError(

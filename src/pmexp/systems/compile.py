@@ -23,6 +23,8 @@ BACKEND = "inductor"
 
 
 class Compile(SystemPart):
+    """Compiles each layer by torch.compile."""
+
     def prepare(self, module: nn.Module) -> None:
         """Has each layer compiled at its first call.
 

@@ -36,6 +36,8 @@ AttentionMaskInterface.register(_SDPA, sdpa_mask)
 
 
 class Flash(SystemPart):
+    """Puts in attention that keeps no matrix of length x length."""
+
     def before_variant(self, module: nn.Module, device: torch.device, half: bool) -> None:
         """Puts the attention in. Raises UserError for a model that has none that fits."""
         owners = [part for part in module.modules() if _is_longformer(part)]

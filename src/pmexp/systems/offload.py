@@ -13,6 +13,8 @@ from pmexp.systems.base import SystemPart
 
 
 class Offload(SystemPart):
+    """Keeps what forward saves for backward in the memory of the CPU, where the model is on CUDA."""
+
     def forward(self, device: torch.device) -> AbstractContextManager[object]:
         return offloaded_activations(device)
 

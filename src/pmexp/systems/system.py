@@ -10,6 +10,7 @@ from pmexp.config import SHARDING, Device, Part, SystemConfig
 from pmexp.config.complete import complete
 from pmexp.errors import UserError
 from pmexp.own_code import called, of_own_code
+from pmexp.shown import class_of
 from pmexp.systems import checkpointing, compile, flash, offload, xformers
 from pmexp.systems.autocast import Autocast
 from pmexp.systems.base import SystemPart
@@ -113,8 +114,7 @@ class _OwnPart(SystemPart):
             context: AbstractContextManager[object] = self._part.forward(device)
         if not hasattr(context, "__enter__"):
             raise UserError(
-                f"{_OWN_PARTS}: {self._path}: its forward returns a {type(context).__name__}; return "
-                "a context"
+                f"{_OWN_PARTS}: {self._path}: its forward returns {class_of(context)}; return a context"
             )
         return context
 
@@ -123,7 +123,7 @@ class _OwnPart(SystemPart):
             record: object = self._part.record(module)
         if not isinstance(record, Mapping):
             raise UserError(
-                f"{_OWN_PARTS}: {self._path}: its record returns a {type(record).__name__}; return a mapping"
+                f"{_OWN_PARTS}: {self._path}: its record returns {class_of(record)}; return a mapping"
             )
         # By their path, so that they stand in the place of nothing that is measured.
         return {f"{self._path}.{key}": str(value) for key, value in record.items()}

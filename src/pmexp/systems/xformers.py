@@ -87,6 +87,8 @@ AttentionMaskInterface.register(_NAME, eager_mask)
 
 
 class Xformers(SystemPart):
+    """Puts the attention of xFormers in the place of a model's own."""
+
     def check(self, device: torch.device) -> None:
         if find_spec("xformers") is None:
             raise UserError(

@@ -35,6 +35,7 @@ def note_of(
 
 
 def described_parent(tags: Mapping[str, str]) -> str:
+    """Describes, in Markdown, the run that an experiment's runs are children of, by its tags."""
     labels = {name: tags[name] for name in ("variant", "system", "model", "dataset", "seed") if name in tags}
     several = {name: words for name, words in labels.items() if ", " in words}
     same = {name: words for name, words in labels.items() if name not in several}
@@ -56,6 +57,7 @@ def described_parent(tags: Mapping[str, str]) -> str:
 
 
 def described_child(tags: Mapping[str, str]) -> str:
+    """Describes, in Markdown, one run by its tags."""
     origin = [
         f"on {tags['device']}" if "device" in tags else "",
         f"of host {tags['host']}" if "host" in tags else "",

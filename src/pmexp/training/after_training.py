@@ -43,7 +43,7 @@ def tested(prepared: Prepared, config: RunConfig, folder: RunFolder, memory: Ten
     measured |= inference.measure(training, memory)
     dataset, length = prepared.dataset, config.dataset.max_length
     if dataset.test is not None:
-        tested = training.evaluate(prepared.model.examples(dataset.test, length))
+        tested = training.evaluator.evaluate(prepared.model.examples(dataset.test, length))
         measured |= {f"test/{name}": value for name, value in tested.items()}
     if dataset.unlabelled_test is not None and config.dataset.hub_config in FILE_NAMES:
         _predict_for_glue(prepared, dataset.unlabelled_test, config, folder)
@@ -54,7 +54,7 @@ def _predict_for_glue(prepared: Prepared, split: Split, config: RunConfig, folde
     """Writes what the selected weights say of a test split whose labels GLUE's server keeps."""
     unlabelled = Split(split.inputs, np.full(len(split), IGNORED))
     examples = prepared.model.examples(unlabelled, config.dataset.max_length)
-    evaluation = prepared.training.predict(examples)
+    evaluation = prepared.training.evaluator.predict(examples)
     if evaluation is not None:
         file = folder.artifacts / FILE_NAMES[str(config.dataset.hub_config)]
         write_glue_predictions(file, [prepared.dataset.classes[label] for label in evaluation.predicted])

@@ -8,6 +8,7 @@ from pmexp.measure.peak_memory import PeakMemory
 from pmexp.measure.precision import attention, precision
 from pmexp.metrics.own import task_metric
 from pmexp.models import images
+from pmexp.run_folder.warned import Warned
 from pmexp.shown import counted, first_five
 from pmexp.systems import arithmetic
 from pmexp.training import loss_scale
@@ -16,9 +17,6 @@ from pmexp.training.loader import decodes
 from pmexp.training.loop import Training
 from pmexp.training.prepared import Prepared
 from pmexp.training.recorder import Description
-
-# What the steps have shown of code, by its name in the progress and on record.
-_OF_CODE = ("unscheduled", "changed_in_evaluation", "labels_left_out", "masks_in_graphs", "resumed_without")
 
 
 def description(prepared: Prepared, peak: PeakMemory, notes: Mapping[str, Any]) -> Description:
@@ -46,7 +44,6 @@ def _replacement(prepared: Prepared) -> dict[str, Any]:
 
 def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
     training = prepared.training
-    seen = vars(training.progress)
     return environment(training.system.device) | {
         **precision(training.module, training.system.precision),
         **arithmetic.record(training.system.device),
@@ -65,16 +62,31 @@ def _environment(prepared: Prepared, peak: PeakMemory) -> dict[str, str | int]:
         **({"shared_cores": said} if (said := training.timer.shared_cores()) else {}),
         **({"pictures": images.record()} if decodes(training.train) else {}),
         **({"other_conditions": "; ".join(other)} if (other := training.progress.other_conditions) else {}),
-        **({"woken": prepared.woken} if prepared.woken else {}),
-        **({"not_updated": said} if (said := not_updated(training)) else {}),
-        **({"without_gradient": said} if (said := without_gradient(training)) else {}),
-        **({"zero_gradient": said} if (said := zero_gradient(training)) else {}),
-        **({"loss_scale": said} if (said := loss_scale.said(training.progress.loss_scale)) else {}),
-        **{name: said for name in _OF_CODE if (said := seen[name])},
-        **({"changed_process": said} if (said := prepared.changes.said()) else {}),
-        **({"reseeded": said} if (said := reseeded(prepared)) else {}),
-        **({"unnamed_masks": "; ".join(training.unnamed_masks)} if training.unnamed_masks else {}),
+        **_warned(prepared).record(),
     }
+
+
+def _warned(prepared: Prepared) -> Warned:
+    """What the run has warned of, or would have at its end."""
+    training, inputs = prepared.training, prepared.inputs
+    progress = training.progress
+    return Warned(
+        data_doubts=inputs.get("data_doubts", ""),
+        ood_data_doubts=inputs.get("ood_data_doubts", ""),
+        woken=prepared.woken,
+        not_updated=not_updated(training),
+        without_gradient=without_gradient(training),
+        zero_gradient=zero_gradient(training),
+        loss_scale=loss_scale.said(progress.loss_scale),
+        unscheduled=progress.unscheduled,
+        changed_in_evaluation=progress.changed_in_evaluation,
+        labels_left_out=progress.labels_left_out,
+        masks_in_graphs=progress.masks_in_graphs,
+        resumed_without=progress.resumed_without,
+        changed_process=prepared.changes.said(),
+        reseeded=reseeded(prepared),
+        unnamed_masks="; ".join(training.watch.unnamed_masks),
+    )
 
 
 def not_updated(training: Training) -> str:
@@ -114,7 +126,7 @@ def other_rates(training: Training) -> list[str]:
     lines = (
         progress.rates_beside,
         f"variant.p: in the first step {resting}" if progress.resting else "",
-        changes(training.rates_chosen, first, "in the first step"),
+        changes(training.watch.rates_chosen, first, "in the first step"),
         changes(first, now, f"after step {training.progress.step}"),
     )
     return list(filter(None, lines))
@@ -125,11 +137,11 @@ def noticed(training: Training) -> list[str]:
     step, lines = training.progress.step, []
     if step == 1:
         lines += [without_gradient(training), *other_rates(training)]
-        if masks := "; ".join(training.unnamed_masks):
+        if masks := "; ".join(training.watch.unnamed_masks):
             lines.append(f"masks that no report names: {masks}")
     if step == min(loss_scale.STEPS, training.plan.last_step):
         lines += [loss_scale.said(training.progress.loss_scale), zero_gradient(training)]
-    news, training.news = training.news, []
+    news, training.watch.news = training.watch.news, []
     return [*filter(None, lines), *news]
 
 

@@ -24,7 +24,7 @@ def measure(training: Training, memory: TensorMemory) -> Metrics:
     module = training.module.eval()
     model = [*module.parameters(), *module.buffers()]
     with memory.block(model) as taken:
-        rows, batch = next(training.evaluation_batches(training.val, workers=0))
+        rows, batch = next(training.evaluator.batches(training.val, workers=0))
         training.summed_loss(batch.to(training.system.device))
     seconds = [_forward_seconds(training, batch) for _ in range(_TIMES)]
     return {

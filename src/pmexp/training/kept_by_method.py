@@ -32,6 +32,8 @@ class KeptByNone:
 
 
 class KeptByMethod(KeptByNone):
+    """Is what a method's optimizer, its functions and its hooks keep from step to step."""
+
     def __init__(self, method: Method, engine: Engine, module: nn.Module) -> None:
         """To be made before the first step: what is there by then and stays so, any start makes again."""
         self._method, self._engine, self._module = method, engine, module

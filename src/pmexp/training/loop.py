@@ -12,30 +12,24 @@ from pmexp.config import Select, TrainConfig
 from pmexp.errors import UserError
 from pmexp.measure.instruments import Instruments, NoInstruments
 from pmexp.measure.memory_by_category import held
-from pmexp.measure.precision import masks_in_graphs
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.measure.timing import StepTimer
 from pmexp.metrics.own import task_metric
-from pmexp.metrics.task_metrics import Evaluation
-from pmexp.models.examples import EVALUATION, Batch, Examples
+from pmexp.models.examples import Batch, Examples
 from pmexp.models.generation import Generation
 from pmexp.models.objectives import summed_loss
 from pmexp.packed_dropout import ReplacementReport
 from pmexp.shown import counted
 from pmexp.systems.ranks import Ranks
 from pmexp.systems.system import System
-from pmexp.training import loss_scale
-from pmexp.training.dropout_rates import Rates, beside, rates_of, resting_in
-from pmexp.training.evaluation_shares import EvaluationShare, joined, scored
-from pmexp.training.gradients_seen import removing_seen, trained_names, untrainable
+from pmexp.training.code_watch import CodeWatch
+from pmexp.training.evaluating import Evaluator
+from pmexp.training.gradients_seen import untrainable
 from pmexp.training.inner_rates import InnerRates
 from pmexp.training.kept_by_method import KeptByMethod, KeptByNone
-from pmexp.training.kept_in_evaluation import weights_watched
-from pmexp.training.labels_reached import LabelsReached
 from pmexp.training.loader import batches_ahead, ready, workers_for
 from pmexp.training.order import epoch_order
 from pmexp.training.progress import Progress
-from pmexp.training.reseeding import step_watched
 from pmexp.training.step_plan import StepPlan
 from pmexp.variants.method import Method
 
@@ -63,7 +57,7 @@ class Training:
         assert config.batch_size is not None
         self.module, self.train, self.val = module, train, val
         self.config, self.metrics, self.seed, self.system = config, metrics, seed, system
-        self.ranks, self.generation, self.classes = ranks, generation, classes
+        self.ranks, self.generation = ranks, generation
         self.method = method or Method()
         self.batch_size = config.batch_size
         self.plan = StepPlan(config, len(train))
@@ -71,24 +65,33 @@ class Training:
         self.not_updated: list[str] = []  # parameters that train and that no optimizer has
         self.model = self.engine.prepare(module, self._optimizer)  # `module`, or what stands around it
         self.kept = KeptByMethod(method, self.engine, module) if method else KeptByNone()
-        self.inner_rates = InnerRates(self.engine.optimizer, self.kept.optimizers)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, self.plan.lr_factor)
-        pay = workers_for(train, system.device, ranks.world_size)
-        self.workers = pay if config.workers is None else config.workers  # that make batches ahead
+        that_pay = workers_for(train, system.device, ranks.world_size)
+        self.workers = that_pay if config.workers is None else config.workers  # that make batches ahead
         self.timer = StepTimer(system.device)
         self.step_seconds = 0.0  # how long the last step took, also where the timer leaves it out
         self.instruments: Instruments | NoInstruments = NoInstruments()
         self.replacement: ReplacementReport | None = None  # says what became of the module's dropout
-        self.rates_chosen: Rates = {}  # those of its dropouts, before a variant or a method sets others
-        self.rate_of_all: float | None = None  # variant.p
-        self.unnamed_masks: list[str] = []  # random numbers of the first step that it does not name
         self.progress = Progress()
-        self.news: list[str] = []  # what the steps since the last look at it have shown of somebody's code
+        inner_rates = InnerRates(self.engine.optimizer, self.kept.optimizers)
+        self.watch = CodeWatch(self.progress, module, system.device, inner_rates)
+        self.evaluator = Evaluator(
+            self.engine,
+            system,
+            ranks,
+            self.summed_loss,
+            metrics,
+            classes,
+            generation,
+            seed,
+            config.batch_size // config.accumulate,
+            train,
+            self.workers,
+            self.watch,
+        )
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
         self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
         self._agreed = 0  # steps whose waits all ranks know
-        self._has_evaluated = False
-        self._reached = LabelsReached()  # in the first step, by a method's own loss
         self.found_best = False  # the evaluation just yielded is the best so far
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -125,10 +128,8 @@ class Training:
                     self.timer.begin_epoch()
                 self.engine.set_mode(training=True)
                 began = time.perf_counter()
-                watched = step_watched(self.progress, self.module, self.system.device)
-                with self._measured_step(), watched as seeding:
+                with self._measured_step(), self.watch.step():
                     metrics = self._step(self.progress.step)
-                self._note("reseeded", "; ".join(seeding))
                 self.step_seconds = time.perf_counter() - began
                 metrics |= self.instruments.measured()
                 self.progress.step += 1
@@ -174,7 +175,7 @@ class Training:
         return [self.train.batch(chunk, epoch) for chunk in rows.chunk(self.config.accumulate)]
 
     def _step(self, index: int) -> Metrics:
-        log = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.plan.last_step
+        is_logged = index == 0 or (index + 1) % self.config.log_every == 0 or index + 1 == self.plan.last_step
         ledger = SavedForBackward(self.module, self.replacement) if index == 0 else None
         with self.timer.data():
             parts = next(self._batches)
@@ -183,37 +184,21 @@ class Training:
         if ledger:
             held_now = held(parameters=self.engine.held_parameters(), gradients=self.engine.held_gradients())
             metrics = ledger.metrics() | held_now
-            self.unnamed_masks = ledger.unnamed
-            self._note_rates(ledger.rates)
+            self.watch.first_gradient(ledger)
         lr = self.scheduler.get_last_lr()[0]
         with self.instruments.phase("optimizer"):
             norm = self.engine.step()
         if not (self.engine.scaler.is_enabled() and norm is not None and not norm.isfinite()):
-            self._note("unscheduled", self.inner_rates.said(float(lr)))
+            self.watch.optimizer_stepped(float(lr))
         self.scheduler.step()
         if not self.progress.optimizer_counted:
             metrics |= (state := held(optimizer=self._held_state()))
             self.progress.optimizer_counted = bool(state)
-        if log:
+        if is_logged:
             loss = self.ranks.sum(loss)
             measured = {} if norm is None else {"grad/norm": norm.item()}
             metrics |= {"train/loss": loss.item(), **measured, "train/lr": float(lr)}
         return metrics
-
-    def _note(self, name: str, said: str) -> None:
-        """Keeps what was just seen of somebody's code under its `name` in the progress, and as news."""
-        if said:
-            setattr(self.progress, name, said)
-            self.news.append(said)
-
-    def _note_rates(self, called: set[float]) -> None:
-        """Notes the rates at which the first step has dropped; `called`: those of calls of functions."""
-        progress = self.progress
-        progress.dropout_rates = rates_of(self.module, self.replacement)
-        progress.resting = resting_in(self.module)
-        progress.drops = any(0 < rate < 1 for rate in called)
-        if self.rate_of_all is not None:
-            progress.rates_beside = beside(self.module, called, self.rate_of_all)
 
     def _gradient(self, parts: list[Batch], ledger: SavedForBackward | None) -> Tensor:
         """This rank's share of a step's mean loss, and its gradient. The ledger sees the first of `parts`.
@@ -227,24 +212,16 @@ class Training:
         self.progress.positions += positions
         self.progress.padding += padding
         total = torch.zeros((), device=self.system.device)
-        waiting = self.progress.without_gradient
-        if waiting is None:
-            waiting = self.progress.without_gradient = trained_names(self.module)
-            self.progress.still = [*waiting]
-        # To look for zeros the host waits for the device: in the first steps alone.
-        still = (self.progress.still or []) if self.progress.step < loss_scale.STEPS else []
         for part in parts:
             self.engine.begin_micro_batch(last=part is parts[-1])
             with ledger or nullcontext():
                 loss = self._training_loss(part.to(self.system.device)) / targets
             if ledger:
-                self._note("masks_in_graphs", masks_in_graphs(self.module, loss))
+                self.watch.first_forward(loss)
             ledger = None
-            with self.instruments.phase("backward"), removing_seen(self.module, waiting, still):
+            with self.instruments.phase("backward"), self.watch.backward():
                 self.engine.backward(loss)
             total += loss.detach()
-        self._note("labels_left_out", self._reached.said())
-        self._reached = LabelsReached()
         return total
 
     def _training_loss(self, batch: Batch) -> Tensor:
@@ -256,20 +233,11 @@ class Training:
         return loss
 
     def _own_loss(self, batch: Batch) -> Tensor:
-        """The loss by the method's own function; the first steps see its scale, and what it leaves out."""
-        watch: AbstractContextManager[list[float]] = nullcontext([])
-        if self.progress.step < loss_scale.STEPS:
-            watch = loss_scale.standard_losses(self.model, batch.labels)
-        reached = (
-            self._reached.watching(self.model, batch.labels) if not self.progress.step else nullcontext()
-        )
-        phase = self.instruments.phase("forward")
-        with phase, self.system.forward(), self.method.around_forward(), watch as standard, reached:
+        """The loss by the method's own function, whose scale the first steps compare with the standard's."""
+        phase, watched = self.instruments.phase("forward"), self.watch.standard_losses(self.model, batch)
+        with phase, self.system.forward(), self.method.around_forward(), watched as standard:
             loss = self.method.loss_of(self.model, batch.inputs, batch.labels)
-        told = loss_scale.scales(loss, standard, batch)
-        if told is not None:
-            before = self.progress.loss_scale
-            self.progress.loss_scale = told if before is None else [each for each in before if each in told]
+        self.watch.own_loss(loss, standard, batch)
         return loss
 
     def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -295,7 +263,7 @@ class Training:
 
     def _validate(self) -> Metrics:
         self.agree_on_waits()
-        validated = {f"val/{name}": value for name, value in self.evaluate(self.val).items()}
+        validated = {f"val/{name}": value for name, value in self.evaluator.evaluate(self.val).items()}
         progress = self.progress
         metric = self.metrics[0]
         value = validated[f"val/{metric}"]
@@ -315,75 +283,6 @@ class Training:
         progress = self.progress
         samples = progress.step * self.batch_size
         return progress.positions / samples if progress.positions else planned
-
-    def evaluate(self, examples: Examples) -> Metrics:
-        """Mean loss and the task's metrics over `examples`, without their split's prefix.
-
-        A model that draws in evaluation (ViLT orders its patches so) draws the same each time, as a metric of
-        one's own does, and training goes on with the random numbers that it would have without.
-        """
-        on_cuda = [self.system.device] if self.system.device.type == "cuda" else []
-        with torch.random.fork_rng(on_cuda):
-            torch.manual_seed(self.seed)
-            evaluation, metrics = self.predict(examples), {}
-            if evaluation is not None:
-                scores = {name: task_metric(name).compute(evaluation) for name in self.metrics}
-                metrics = {"loss": evaluation.loss, **scores}
-        return self.ranks.from_first(metrics)
-
-    def evaluation_batches(self, examples: Examples, workers: int) -> Iterator[tuple[Tensor, Batch]]:
-        """Yields the batches of `examples` in their order: this rank's share of the rows, which may be
-        none, and the samples of that share, or of one row."""
-        chunks = torch.arange(len(examples)).split(self.batch_size // self.config.accumulate)
-        shares = [self.ranks.share(chunk) for chunk in chunks]
-
-        def make(number: int) -> list[Batch]:
-            rows = shares[number]
-            return [examples.batch(rows if len(rows) else chunks[number][:1], EVALUATION)]
-
-        with batches_ahead(make, range(len(chunks)), workers, self.system.device) as batches:
-            for rows, (batch,) in zip(shares, batches, strict=True):
-                yield rows, batch
-
-    @torch.no_grad()
-    def predict(self, examples: Examples) -> Evaluation | None:
-        """What the model says about all of `examples`, in their order, on rank 0; None on the others.
-
-        A rank that gets no row of a small last batch runs a row and drops its answer, since an engine may
-        need every rank in every forward.
-        """
-        self.engine.set_mode(training=False)
-        share = EvaluationShare()
-        # Others than what is trained on may need the model, as attacked examples do, and no worker has it.
-        workers = self.workers if isinstance(examples, type(self.train)) else 0
-        with weights_watched(self.module, watched=not self._has_evaluated) as changed:
-            for rows, batch in self.evaluation_batches(examples, workers):
-                on_device = batch.to(self.system.device)
-                summed, logits = self.summed_loss(on_device)
-                written = self._written(on_device)
-                if not len(rows):
-                    continue
-                share.loss += summed.item()
-                share.targets += batch.targets
-                if not batch.of_language:
-                    share.scores.append(scored(rows, logits.cpu(), batch.labels))
-                if written:
-                    share.texts += zip(rows.tolist(), written, batch.references, strict=True)
-        self._has_evaluated = True
-        self._note("changed_in_evaluation", "; ".join(changed))
-        shares = self.ranks.gather(share)
-        return joined(shares, self.classes) if self.ranks.is_first else None
-
-    def _written(self, batch: Batch) -> list[str]:
-        """The texts that the model writes to the sources of `batch`; none where it has another objective.
-
-        To be called after a forward: FSDP's parameters are whole from there on, and generation calls the
-        encoder and the decoder past the module that would gather them.
-        """
-        if self.generation is None:
-            return []
-        with self.system.forward():
-            return self.generation.texts(batch.inputs, synced=self.ranks.world_size > 1)
 
     @property
     def selects(self) -> bool:

@@ -21,9 +21,9 @@ _ROUNDING = 1e-4  # in parts
 @torch.no_grad()
 def said(training: Training) -> str:
     """Says so where the method's loss is a mean over the samples of a batch or a multiple of the standard
-    loss, and where that cannot be told;
-    empty for a sum, without a loss of the method's own, and where the first steps have shown its scale.
-    A mean over samples that are compared with each other passes for a sum where it is below 2 nats.
+    loss, and where that cannot be told; empty for a sum, without a loss of the method's own, and where the
+    first steps have shown its scale. A mean over samples that are compared with each other passes for a sum
+    where it is below 2 nats.
 
     It calls the loss three times, in eval mode, and comes after all that a run records: a loss may keep
     what it has seen. Every rank has to call it.

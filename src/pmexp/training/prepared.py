@@ -110,7 +110,7 @@ def _built(config: RunConfig, changes: ProcessChanges) -> Prepared:
         dataset.classes,
     )
     training.replacement = replacement
-    training.rates_chosen, training.rate_of_all = rates, config.variant.p
+    training.watch.rates_chosen, training.watch.rate_of_all = rates, config.variant.p
     # Dropout starts here, whatever building the model drew.
     torch.manual_seed(ranks.seed(_mask_seed(config.seed, config.variant.mask_stream)))
     return Prepared(training, model, dataset, ood, replacement, said, built.said, changes)

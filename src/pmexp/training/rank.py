@@ -19,6 +19,7 @@ _GRACE_SECONDS = 60.0  # from the end of the launcher to the end of its ranks: a
 
 @record  # the launcher reads what was raised
 def main() -> None:
+    """Executes the run whose configuration, as JSON, is the first argument; the second is the parent's id."""
     logs.to_terminal()
     stop_with_parent(int(sys.argv[2]), _GRACE_SECONDS)
     run(from_dict(json.loads(sys.argv[1])), capture_output="--capture-output" in sys.argv)

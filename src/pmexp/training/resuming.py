@@ -47,7 +47,7 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     training.engine.restore([each["engine"] for each in state["ranks"]])
     training.scheduler.load_state_dict(state["scheduler"])
     training.timer.restore(state["timer"])
-    training.progress = Progress(**state["progress"])
+    vars(training.progress).update(vars(Progress(**state["progress"])))  # which the parts of it share
     torch.set_rng_state(own["rng"])
     if own["device_rng"] is not None:
         torch.cuda.set_rng_state(own["device_rng"], training.system.device)

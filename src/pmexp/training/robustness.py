@@ -26,12 +26,12 @@ def measure(
     if config.robustness.fgsm is not None:
         val = model.examples(dataset.val, config.dataset.max_length)
         attacked = FgsmExamples(val, _gradient_of_inputs(training), config.robustness.fgsm)
-        metrics |= {f"fgsm/{name}": value for name, value in training.evaluate(attacked).items()}
+        metrics |= {f"fgsm/{name}": value for name, value in training.evaluator.evaluate(attacked).items()}
     if config.robustness.ood is not None and ood is not None and ood.test is not None:
         length = config.robustness.ood.max_length
         if not config.takes_images and length > positions.limit(model.module):
             positions.extend(model.module, replace(config.model, positions=length))
-        tested = training.evaluate(model.examples(ood.test, length))
+        tested = training.evaluator.evaluate(model.examples(ood.test, length))
         metrics |= {f"ood/{name}": value for name, value in tested.items()}
     return metrics
 

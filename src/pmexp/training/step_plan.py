@@ -41,7 +41,7 @@ class StepPlan:
 
     def lr_factor(self, step: int) -> float:
         """Returns what the peak learning rate is multiplied by after `step` steps: a linear warm-up to 1,
-        then the schedule down to 0 at the last step."""
+        then the schedule, which reaches 0 at the last step unless it is constant."""
         warmup = math.ceil(self._config.warmup_fraction * self.total_steps)
         if step < warmup:
             return (step + 1) / warmup

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from pmexp.errors import UserError
+from pmexp.shown import class_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +46,21 @@ class Method:
             )
         made = (self.optimizer or AdamW)(parameters, lr=lr, weight_decay=weight_decay)
         if not isinstance(made, Optimizer):
-            raise _refused("optimizer", _kind(made), "a torch.optim.Optimizer")
+            raise _refused("optimizer", class_of(made), "a torch.optim.Optimizer")
         try:
             inspect.signature(made.step).bind()
         except TypeError:
             wanted = "one whose step() takes no closure, since a forward is run once a step"
-            raise _refused("optimizer", f"{_kind(made)}, whose step cannot be called alone", wanted) from None
+            raise _refused(
+                "optimizer", f"{class_of(made)}, whose step cannot be called alone", wanted
+            ) from None
         return made
 
     def around_forward(self) -> AbstractContextManager[object]:
         """Returns what `forward` gives. Raises UserError where that is no context."""
         around = self.forward()
         if not isinstance(around, AbstractContextManager):
-            raise _refused("forward", _kind(around), "a context, such as saved_tensors_hooks(...)")
+            raise _refused("forward", class_of(around), "a context, such as saved_tensors_hooks(...)")
         return around
 
     def loss_of(self, model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
@@ -66,7 +69,7 @@ class Method:
         assert self.loss is not None
         loss = self.loss(model, inputs, labels)
         if not isinstance(loss, Tensor):
-            said = _kind(loss)
+            said = class_of(loss)
         elif loss.numel() != 1:
             said = f"a tensor of shape {tuple(loss.shape)}"
         elif not loss.requires_grad and torch.is_grad_enabled():
@@ -78,7 +81,3 @@ class Method:
 
 def _refused(function: str, returned: str, wanted: str) -> UserError:
     return UserError(f"variant.apply: the method's {function} returns {returned}; return {wanted}")
-
-
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"

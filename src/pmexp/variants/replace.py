@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pmexp.errors import UserError
 from pmexp.own_code import called, check_takes, imported, of_own_code
 from pmexp.packed_dropout import ReplacementReport, replace_dropout
-from pmexp.shown import first_five
+from pmexp.shown import class_of, first_five
 from pmexp.variants.method import Method
 from pmexp.variants.table import DROPOUTS, Entry
 
@@ -77,7 +77,7 @@ def apply_method(model: nn.Module, variant: Variant) -> Method | None:
     returned = called(_APPLY, variant.apply, (model,), variant.options, _OPTIONS)
     if not isinstance(returned, Method | Mapping | None):
         raise UserError(
-            f"{_APPLY}: {variant.apply}: returns a {type(returned).__name__}; change the model in place, and "
+            f"{_APPLY}: {variant.apply}: returns {class_of(returned)}; change the model in place, and "
             "return a mapping of plain values, a pmexp.variants.method.Method, or nothing"
         )
     if lost := [name for name, tensor in model.state_dict().items() if getattr(tensor, "is_meta", False)]:
@@ -118,7 +118,7 @@ def dropout_of(variant: Variant) -> tuple[type[nn.Dropout], Any]:
         return variant.entry.load()
     cls = imported(_DROPOUT, variant.dropout)
     if not (isinstance(cls, type) and issubclass(cls, nn.Dropout)):
-        said = f"a {type(cls).__name__}" if not isinstance(cls, type) else "no subclass of torch.nn.Dropout"
+        said = class_of(cls) if not isinstance(cls, type) else "no subclass of torch.nn.Dropout"
         raise UserError(
             f"{_DROPOUT}: {variant.dropout}: is {said}; name a class made from torch.nn.Dropout, and give "
             "its arguments by variant.options"

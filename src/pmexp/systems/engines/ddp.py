@@ -14,6 +14,8 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # 
 
 
 class Ddp(Engine):
+    """Trains whole copies of the model on all ranks, by torch's DistributedDataParallel."""
+
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:
         super().prepare(module, make_optimizer)
         self._parallel = _parallel(module)

@@ -34,6 +34,8 @@ _WHOLE_ON_EVERY_RANK = StateDictOptions(full_state_dict=True)
 
 
 class FullyShard(Engine):
+    """Shares parameters, gradients and optimizer state among the ranks, by torch's fully_shard."""
+
     moves_weights = False  # whole weights of a forward are copies of the shards
 
     def prepare(self, module: nn.Module, make_optimizer: MakeOptimizer) -> nn.Module:

@@ -44,6 +44,8 @@ def check_packages(part: str) -> None:
 
 
 class ZeroEngine(Engine):
+    """Trains by DeepSpeed's ZeRO: ranks share the optimizer's state, from stage 2 on gradients too."""
+
     stage: int
     moves_weights = False  # its shards are copies of the weights
 
@@ -106,10 +108,14 @@ class ZeroEngine(Engine):
 
 
 class Zero1(ZeroEngine):
+    """Shares the optimizer's state alone."""
+
     stage = 1
 
 
 class Zero2(ZeroEngine):
+    """Shares gradients as well."""
+
     stage = 2
 
 
