@@ -133,6 +133,20 @@ def test_selective_checkpointing_can_keep_the_mask() -> None:
     assert torch.equal(x.grad, y)
 
 
+@pytest.mark.parametrize(("rng", "kept"), [("philox", "packed_dropout"), ("torch", "pack_bits")])
+def test_a_kept_mask_leaves_the_later_draws_of_a_recomputation_alone(rng: str, kept: str) -> None:
+    """The draw is not in the operator that a policy keeps, so it is done again, and the next dropout finds its numbers."""
+    drop, x = PackedDropout(0.5, rng=rng), ones(1000)
+    y = checkpoint(
+        lambda t: nn.functional.dropout(drop(t * 1.0) * 1.0, 0.5),
+        x,
+        use_reentrant=False,
+        context_fn=lambda: create_selective_checkpoint_contexts([getattr(torch.ops.pmexp, kept).default]),
+    )
+    y.sum().backward()
+    assert torch.equal(x.grad, y)
+
+
 def test_double_backward_through_a_swapped_model_is_that_of_nn_dropout() -> None:
     """A gradient penalty, with the masks of nn.Dropout: every gradient is bit-identical."""
     results = []
