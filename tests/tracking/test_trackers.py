@@ -300,9 +300,9 @@ def test_a_finished_run_says_how_another_tracker_gets_it(
     assert runs.train(*short, "tracking=off")[0] == 0 and "repair" not in caplog.text
     with caplog.at_level("INFO"):
         assert runs.train(*short, "tracking=csv")[0] == 0
-    assert f"1 finished run is not in csv; {repair_it} brings it there" in caplog.text
+    assert f"1 finished run is not wholly in csv; {repair_it} brings it there" in caplog.text
     code, out, _ = runs.train("-m", *short, "tracking=csv", "seed=0")
-    assert code == 0 and f"1 finished run is not in csv; {repair_it} brings it there" in out
+    assert code == 0 and f"1 finished run is not wholly in csv; {repair_it} brings it there" in out
     assert main(repair_it.split()[2:]) == 0
     caplog.clear()
-    assert runs.train(*short, "tracking=csv")[0] == 0 and "not in csv" not in caplog.text
+    assert runs.train(*short, "tracking=csv")[0] == 0 and "not wholly in csv" not in caplog.text

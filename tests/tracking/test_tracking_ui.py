@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pmexp.tracking import ui
 from pmexp.tracking.database import OpenExperiment
@@ -50,6 +51,17 @@ def test_a_machine_without_windows_gets_the_address_alone(monkeypatch: pytest.Mo
     monkeypatch.setenv("DISPLAY", ":0")
     ui._show("http://127.0.0.1:5000")
     assert opened == ["http://127.0.0.1:5000"]
+
+
+def test_it_opens_while_another_process_writes(
+    tmp_path: Path, database: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be a sweep that somebody has suspended by Ctrl-Z."""
+    file = database(tmp_path)
+    TrackedRun(tmp_path).settle("RUNNING")
+    monkeypatch.setattr("pmexp.tracking.database._LOCK_SECONDS", 0.0)  # who waits raises then
+    with FileLock(f"{file}.lock"):
+        assert ui._page(f"sqlite:///{file}", "default").startswith("#/experiments/1/runs")
 
 
 def test_the_page_has_the_view_while_the_experiment_has_it(

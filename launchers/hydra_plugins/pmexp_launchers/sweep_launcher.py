@@ -2,7 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hydra_plugins.pmexp_launchers.sweep import (
@@ -15,7 +15,7 @@ from hydra_plugins.pmexp_launchers.sweep import (
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed, UserError
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.mirrored import made_without
+from pmexp.run_folder.mirrored import lacked
 from pmexp.run_folder.place import refuse_unusable
 from pmexp.run_folder.plan import drop_from_plan
 from pmexp.run_folder.state import State
@@ -46,16 +46,11 @@ class SweepLauncher(ABC):
         for folder in itertools.compress(folders, finished):
             folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
         print(f"{counted(len(runs), 'run')}, {len(runs) - len(waiting)} of them finished before")
-        asked = {
-            folder.mirrored: run.tracking.trackers
-            for folder, run in itertools.compress(zip(folders, runs, strict=True), finished)
-        }
-        for experiment in sorted({file.parent.parent for file in asked}):
-            of_experiment = {file: names for file, names in asked.items() if file.parent.parent == experiment}
-            if said := made_without(experiment, of_experiment):
-                print(said)
+        pairs = list(zip(folders, runs, strict=True))
+        _say_lacked(itertools.compress(pairs, finished))
         if waiting:
             outcomes |= self.execute(runs, waiting, names)
+            _say_lacked(itertools.compress(pairs, [not was_done for was_done in finished]))
         else:
             write_plan(runs)  # it may be damaged
         for run in waiting:
@@ -74,6 +69,18 @@ class SweepLauncher(ABC):
         self, runs: Sequence[RunConfig], waiting: Sequence[RunConfig], names: Mapping[Path, str]
     ) -> Mapping[Path, Outcome]:
         """The outcome of each of the `waiting` among the sweep's `runs`, by its folder; so are `names`."""
+
+
+def _say_lacked(runs: Iterable[tuple[RunFolder, RunConfig]]) -> None:
+    """Says what trackers lack of finished runs: a run's own warning of it is in its log. One that is still
+    claimed sends its end just now."""
+    asked: dict[Path, dict[Path, Sequence[str]]] = {}
+    for folder, run in runs:
+        if folder.is_finished() and not folder.is_claimed():
+            asked.setdefault(folder.path.parent, {})[folder.mirrored] = run.tracking.trackers
+    for experiment, trackers in sorted(asked.items()):
+        if said := lacked(experiment, trackers):
+            print(said)
 
 
 def _raise_failures(outcomes: Mapping[Path, Outcome], names: Mapping[Path, str]) -> None:

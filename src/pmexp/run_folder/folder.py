@@ -134,15 +134,12 @@ class RunFolder:
 
     def is_claimed(self) -> bool:
         """Whether a process executes the run now, as far as this machine's file system knows. Who asks needs
-        no more than to read there."""
+        no more than to read there. Raises UserError where the lock is no file."""
         try:
-            descriptor = os.open(self._lock, os.O_RDONLY)
+            with opened(self._lock) as lock:
+                return not _try_lock(lock.fileno(), fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
-        try:
-            return not _try_lock(descriptor, fcntl.LOCK_SH)
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def claimed(self) -> Iterator["Claim"]:

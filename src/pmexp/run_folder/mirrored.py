@@ -45,23 +45,28 @@ def settled(file: Path) -> set[str]:
         return set()
 
 
-def made_without(experiment: Path, asked: Mapping[Path, Collection[str]]) -> str:
-    """Says which trackers know nothing of finished runs, and how they get them; empty where all know.
+def lacked(experiment: Path, asked: Mapping[Path, Collection[str]]) -> str:
+    """Says which trackers lack finished runs, or a part of them, and how they get it; empty where none does.
 
     experiment: its folder. asked: the trackers that are now asked for, by the runs' tracking.json.
     """
-    lacking = {file: {*trackers} - settled(file) for file, trackers in asked.items()}
-    runs = sum(map(bool, lacking.values()))
+    without = {file: {*trackers} - _complete(file) for file, trackers in asked.items()}
+    runs = sum(map(bool, without.values()))
     if not runs:
         return ""
-    names = ",".join(sorted(set().union(*lacking.values())))
+    names = ",".join(sorted(set().union(*without.values())))
     runs_dir = experiment.parent
     place = "" if runs_dir == Path("runs").resolve() else f" runs_dir={shlex.quote(str(runs_dir))}"
     are, them = ("s are", "them") if runs > 1 else (" is", "it")
     return (
-        f"{runs} finished run{are} not in {names}; pmexp runs repair {experiment.name}{place} "
+        f"{runs} finished run{are} not wholly in {names}; pmexp runs repair {experiment.name}{place} "
         f"trackers={names} brings {them} there"
     )
+
+
+def _complete(file: Path) -> set[str]:
+    there = settled(file)
+    return there - lacking(file).keys() if there else there
 
 
 def _mark(file: Path, tracker: str, told: Mapping[str, str]) -> None:

@@ -78,7 +78,9 @@ class OpenExperiment:
             raise UserError(f"there is no database at {uri}")
         if self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        # Who makes nothing waits for no writer, which may be one that somebody has suspended.
+        makes_nothing = self._file and not runs_dir and self._file.stat().st_size
+        with nullcontext() if makes_nothing else self._locked():
             if self._file:
                 create_database(self._file)
                 uri = SQLITE + _path_of_its_own(self._file)

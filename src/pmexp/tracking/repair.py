@@ -55,18 +55,18 @@ def repair(
             if known.damage:
                 raise UserError(known.damage)
             config = read_config(file)
+            # A finished run is still claimed while its own mirror sends the end.
+            is_claimed = RunFolder(file.parent).is_claimed()
         except UserError as error:
             counts["unreadable"] += 1
             yield f"{run_id}: left alone ({first_line(error)})"
             continue
         config.tracking = _chosen(config.tracking, uri, trackers)
-        run = RunFolder(file.parent)
-        # A finished run is still claimed while its own mirror sends the end.
-        status = None if run.is_claimed() else _STATUS.get(known.state)
+        status = None if is_claimed else _STATUS.get(known.state)
         if not config.tracking.trackers or status is None:
             counts["untracked" if status else "running"] += 1
             continue
-        changes = mender.settle(config, run, status)
+        changes = mender.settle(config, RunFolder(file.parent), status)
         counts["changed" if changes else "right"] += 1
         if changes:
             yield f"{run_id}: {', '.join(changes)}"

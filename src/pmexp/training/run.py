@@ -26,7 +26,7 @@ from pmexp.models.positions import computed_length
 from pmexp.own_code import blamed, failed
 from pmexp.run_folder.failure import FailureKind, kind_of
 from pmexp.run_folder.folder import RunFolder
-from pmexp.run_folder.mirrored import made_without
+from pmexp.run_folder.mirrored import lacked
 from pmexp.run_folder.place import refuse_unusable
 from pmexp.systems import alarm
 from pmexp.systems.launch import is_launcher, launch
@@ -75,7 +75,7 @@ def run(config: RunConfig, capture_output: bool = False) -> None:
     refuse_changed_inputs([config])
     if is_finished(folder):
         folder.drop_resume_checkpoints()  # which a kill just after the summary leaves
-        if said := made_without(config.folder.parent, {folder.mirrored: config.tracking.trackers}):
+        if said := lacked(config.folder.parent, {folder.mirrored: config.tracking.trackers}):
             log.info("%s", said)
         return
     check_installed(config.tracking.trackers)
