@@ -168,7 +168,7 @@ def test_help_is_short_and_imports_no_torch() -> None:
         (["level=step", "+variant.options.k=2"], "variant.options.k: would hold for both sides; give"),
         (["level=step", "variant.p=2"], "variant.p: 2.0 must lie in [0.0, 1.0]"),
         (["level=step", "trian.lr=3"], "did you mean train.lr?"),
-        (["level=loader", "workers=some"], "workers: 'some' are no numbers of workers"),
+        (["level=loader", "workers=some"], "workers: 'some' is no number of workers; allowed are 0, 1"),
         (["level=loader", "batch=0"], "batch: '0' is no whole number; allowed are 1, 2, ..."),
         (["level=loader", "pictures=/proc/sys/net"], "pictures: /proc/sys/net holds no picture"),
         (["level=records", "steps=none"], "steps: 'none' is no number of pairs of steps"),

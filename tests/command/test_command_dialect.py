@@ -22,7 +22,7 @@ from pmexp.bench.options import COMMANDS as BENCH
 from pmexp.cli import completion, init
 from pmexp.cli.subcommands import SUBCOMMANDS
 from pmexp.command.flags import COMMAND as TRAIN
-from pmexp.command_line import Command, Key, nearest
+from pmexp.command_line import Command, Key, nearest, whole
 from pmexp.errors import (
     ContenderFailed,
     Interrupted,
@@ -367,6 +367,13 @@ def test_so_does_one_who_asks_what_serves_the_method(
     with written_to_nobody(monkeypatch), pytest.raises(SystemExit) as end:
         runpy.run_module("pmexp.packed_dropout", run_name="__main__")
     assert end.value.code == 0 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "0", "-1", "1.0", "1e3", "", "²", "ten", "0x10", "1_000", " 1"])
+def test_what_is_no_whole_number_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^steps: '.*' is no number of steps; allowed are 1, 2, \.\.\.$"):
+        whole("steps", text, what="number of steps")
+    assert whole("steps", "007") == 7 and whole("figures", "0", least=0) == 0
 
 
 def test_the_nearest_key_is_found_for_any_text() -> None:

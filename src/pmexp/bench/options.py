@@ -6,10 +6,11 @@ from pathlib import Path
 
 from pmexp.command.overrides import searching
 from pmexp.command.schema import CONFIG_DIR, RUN_KEYS, key_of_flag
-from pmexp.command_line import Command, Given, Key, Others, one_of, switch
+from pmexp.command_line import Command, Given, Key, Others, one_of, switch, whole
 from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
+_PAIRS = "number of pairs of steps"
 
 LEVELS = ("micro", "step", "memory", "loader", "records", "start", "report", "tempo")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
@@ -219,7 +220,7 @@ def step_options(given: Given) -> StepOptions:
     return StepOptions(
         variant=given["variant"],
         against=given["against"],
-        steps=_count(given["steps"]),
+        steps=whole("steps", given["steps"], what=_PAIRS),
         out=given.new_folder("out"),
         overrides=_of_run(given),
     )
@@ -229,7 +230,7 @@ def memory_options(given: Given) -> MemoryOptions:
     """Returns the options of level=memory. Raises UserError for a wrong value."""
     return MemoryOptions(
         models=tuple(given["models"].split(",")) if given["models"] else (),
-        steps=_count(given["steps"], "steps"),
+        steps=whole("steps", given["steps"], what="number of steps"),
         quick=given.is_on("quick"),
         out=given.new_folder("out"),
     )
@@ -237,30 +238,32 @@ def memory_options(given: Given) -> MemoryOptions:
 
 def records_options(given: Given) -> RecordsOptions:
     """Returns the options of level=records. Raises UserError for a wrong value."""
-    return RecordsOptions(steps=_count(given["steps"]), out=given.new_folder("out"), overrides=_of_run(given))
+    return RecordsOptions(
+        steps=whole("steps", given["steps"], what=_PAIRS),
+        out=given.new_folder("out"),
+        overrides=_of_run(given),
+    )
 
 
 def loader_options(given: Given) -> LoaderOptions:
     """Returns the options of level=loader. Raises UserError for a wrong value."""
-    numbers = given["workers"].split(",")
-    if not all(number.isdecimal() for number in numbers):
-        raise UserError(f"workers: {given['workers']!r} are no numbers of workers; write them as in 0,1,4")
+    workers = [whole("workers", number, 0, "number of workers") for number in given["workers"].split(",")]
     return LoaderOptions(
         pictures=given.path("pictures"),
-        workers=tuple(sorted({0, *map(int, numbers)})),
-        **{key: _whole(key, given[key]) for key in ("batch", "step_ms", "steps", "turns")},
+        workers=tuple(sorted({0, *workers})),
+        **{key: whole(key, given[key]) for key in ("batch", "step_ms", "steps", "turns")},
         out=given.new_folder("out"),
     )
 
 
 def start_options(given: Given) -> StartOptions:
     """Returns the options of level=start. Raises UserError for a wrong value."""
-    return StartOptions(turns=_whole("turns", given["turns"]), out=given.new_folder("out"))
+    return StartOptions(turns=whole("turns", given["turns"]), out=given.new_folder("out"))
 
 
 def tempo_options(given: Given) -> TempoOptions:
     """Returns the options of level=tempo. Raises UserError for a wrong value."""
-    numbers = {key: _whole(key, given[key]) for key in ("tokens", "turns")}
+    numbers = {key: whole(key, given[key]) for key in ("tokens", "turns")}
     return TempoOptions(**numbers, out=given.new_folder("out"))
 
 
@@ -268,23 +271,12 @@ def _of_run(given: Given) -> tuple[str, ...]:
     return *given.others, *searching(given.path("config_dir"))
 
 
-def _whole(key: str, text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise UserError(f"{key}: {text!r} is no whole number; allowed are 1, 2, ...")
-    return int(text)
-
-
-def _count(steps: str, what: str = "pairs of steps") -> int:
-    if not (steps.isdecimal() and int(steps)):
-        raise UserError(f"steps: {steps!r} is no number of {what}; allowed are 1, 2, ...")
-    return int(steps)
-
-
 def _shape(text: str) -> Shape:
-    lengths = text.split("x")
-    if not all(length.isdecimal() and int(length) for length in lengths):
-        raise UserError(f"sizes: {text!r} is no shape; write lengths of 1 or more as in 1000,32x128x768")
-    return tuple(map(int, lengths))
+    try:
+        return tuple(whole("sizes", length) for length in text.split("x"))
+    except UserError:
+        said = f"sizes: {text!r} is no shape; write lengths of 1 or more as in 1000,32x128x768"
+        raise UserError(said) from None
 
 
 def _probability(key: str, text: str) -> float:
