@@ -17,7 +17,7 @@ from named_contenders import P, known
 from pmexp.bench.command import main
 from pmexp.bench.options import COMMANDS, LEVELS, step_options
 from pmexp.bench.packing_time import PackingTime
-from pmexp.bench.step import configuration, steps_of
+from pmexp.bench.step import steps_of
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
 from pmexp.models import images
@@ -62,7 +62,7 @@ def test_a_variant_that_packs_nothing_has_no_share(tmp_path: Path) -> None:
 
 def test_none_is_the_baseline_without_dropout() -> None:
     options = step_options(COMMANDS["step"].read(["level=step", "against=none", *TINY_VIT]))
-    variant, against = (configuration(options, key) for key in ("variant", "against"))
+    variant, against = options.configs
     differing = {key for key, value in variant.settings.items() if against.settings.get(key) != value}
     assert {"variant.name", "variant.dropout", "variant.p"} == differing
     modules = prepare(against).training.module.modules()

@@ -376,6 +376,17 @@ def test_what_is_no_whole_number_is_one_line(text: str) -> None:
     assert whole("steps", "007") == 7 and whole("figures", "0", least=0) == 0
 
 
+@pytest.mark.parametrize("words", [["fit"], ["parity"], ["bench", "level=step"], ["bench", "level=records"]])
+def test_a_wrong_key_of_a_run_does_not_wait_for_torch(words: list[str]) -> None:
+    code = (
+        f"import sys; from pmexp.{words[0]}.command import main; code = main({[*words[1:], 'zork.bar=1']});"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "zork.bar is not a key" in done.stderr
+
+
 def test_the_nearest_key_is_found_for_any_text() -> None:
     assert nearest("", ["a"]) == "" and nearest("--", ["a"]) == ""  # nothing is near
     assert nearest("train.learning_rate", ["train.lr", "model.lr"]) == "train.lr"

@@ -4,9 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.overrides import searching
+from pmexp.command.chosen_variant import choosing, errors_as_given
+from pmexp.command.compose import compose
+from pmexp.command.overrides import merged, searching
 from pmexp.command.schema import CONFIG_DIR, RUN_KEYS, key_of_flag
 from pmexp.command_line import Command, Given, Key, Others, one_of, switch, whole
+from pmexp.config import RunConfig
 from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
@@ -145,7 +148,7 @@ class StepOptions:
     against: str
     steps: int  # pairs of steps that count
     out: Path | None
-    overrides: tuple[str, ...]  # change the run configuration of both variants
+    configs: tuple[RunConfig, RunConfig]  # the run of the one, and of the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +163,7 @@ class MemoryOptions:
 class RecordsOptions:
     steps: int  # pairs of steps that count
     out: Path | None
-    overrides: tuple[str, ...]  # change the run configuration
+    config: RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +225,7 @@ def step_options(given: Given) -> StepOptions:
         against=given["against"],
         steps=whole("steps", given["steps"], what=_PAIRS),
         out=given.new_folder("out"),
-        overrides=_of_run(given),
+        configs=(_side(given, "variant"), _side(given, "against")),
     )
 
 
@@ -241,7 +244,7 @@ def records_options(given: Given) -> RecordsOptions:
     return RecordsOptions(
         steps=whole("steps", given["steps"], what=_PAIRS),
         out=given.new_folder("out"),
-        overrides=_of_run(given),
+        config=_composed(given, []),
     )
 
 
@@ -267,8 +270,18 @@ def tempo_options(given: Given) -> TempoOptions:
     return TempoOptions(**numbers, out=given.new_folder("out"))
 
 
-def _of_run(given: Given) -> tuple[str, ...]:
-    return *given.others, *searching(given.path("config_dir"))
+def _side(given: Given, key: str) -> RunConfig:
+    """Returns the run of the variant that `key` names."""
+    if key == "against" and given[key] == NO_DROPOUT:
+        return _composed(given, ["variant=baseline", "variant.p=0"])
+    with errors_as_given(key):
+        return _composed(given, [choosing(key, given[key])])
+
+
+def _composed(given: Given, chosen: list[str]) -> RunConfig:
+    """Returns the run that was given; early stopping is off where no override asks for it."""
+    overrides = [*given.others, *searching(given.path("config_dir"))]
+    return compose([*chosen, *merged(["train.select=last"], overrides)])
 
 
 def _shape(text: str) -> Shape:

@@ -17,11 +17,13 @@ def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
     return value
 
 
-def whole(key: str, text: str, least: int = 1, what: str = "whole number") -> int:
-    """The whole number that a key was given. Raises UserError where it is none, or less than `least`."""
+def whole(key: str, text: str, least: int = 1, what: str = "whole number", most: int | None = None) -> int:
+    """The whole number that a key was given. Raises UserError where it is none, less than `least` or more
+    than `most`."""
     number = int(text) if text.isdecimal() and len(text) <= _DIGITS else -1
-    if number < least:
-        raise UserError(f"{key}: {text!r} is no {what}; allowed are {least}, {least + 1}, ...")
+    if number < least or (most is not None and number > most):
+        allowed = f"{least}, {least + 1}, ..." if most is None else f"{least} to {most}"
+        raise UserError(f"{key}: {text!r} is no {what}; allowed are {allowed}")
     return number
 
 

@@ -77,9 +77,7 @@ def _device(given: Given) -> tuple[str, int]:
             "hours: this machine has no CUDA GPU, which the sizes of the study need; plan=true shows what "
             "would run, smoke=true runs it in small"
         )
-    gpus = whole("gpus", given["gpus"] or str(there or 1), what="number of GPUs")
-    if there and gpus > there:
-        raise UserError(f"gpus: {gpus} are more than this machine has; allowed are 1 to {there}")
+    gpus = whole("gpus", given["gpus"] or str(there or 1), what="number of GPUs", most=there or None)
     return given["card"] or (torch.cuda.get_device_name() if there else _PLANNED_CARD), gpus
 
 

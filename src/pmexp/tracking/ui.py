@@ -68,9 +68,7 @@ def _serve(given: Given) -> int:
 
 
 def _port(text: str) -> int:
-    if (port := whole("port", text, what="port")) >= 2**16:
-        raise UserError(f"port: {text!r} is no port; allowed are 1 to 65535")
-    return port
+    return whole("port", text, what="port", most=2**16 - 1)
 
 
 def _page(uri: str, name: str | None) -> str:
