@@ -18,9 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pmexp.command_line import Command, Given, Key, importing
+from pmexp.command_line import Command, Given, Key, importing, whole
 from pmexp.command_line.output import write
-from pmexp.errors import UserError
 
 with importing("report"):
     import numpy as np
@@ -59,14 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(given: Given) -> None:
     """Makes runs, has them reported, and prints what that took. Raises UserError for a wrong number."""
-    numbers = given["runs"].split(",")
-    for number in numbers:
-        if not (number.isdecimal() and int(number)):
-            raise UserError(f"runs: {number!r} is no number of runs; allowed are 1, 2, ...")
+    numbers = [whole("runs", number, what="number of runs") for number in given["runs"].split(",")]
     out = given.new_folder("out")
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     rows = []
-    for count in map(int, numbers):
+    for count in numbers:
         with tempfile.TemporaryDirectory(prefix="pmexp-report-") as folder:
             made = _make(Path(folder), count)
             for tree in filter(None, (given.path("against"), _THIS_TREE)):

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmexp.command_line import Command, Given, Key, switch
+from pmexp.command_line import Command, Given, Key, switch, whole
 from pmexp.errors import MachineError, UserError
 from pmexp.extras import missing_named
 from pmexp.lasting_imports import without_collections
@@ -68,7 +68,8 @@ def write_report(given: Given) -> str:
     name, runs_dir, out = given["name"], given.path("runs_dir"), given.path("out")
     if not name or runs_dir is None or out is None:
         raise UserError("name: is missing; name the experiment")
-    figures = _count(given.optional("figures"))
+    text = given.optional("figures")
+    figures = whole("figures", text, 0, "number of tasks") if text else None
     from pmexp_analysis.criteria import plan
     from pmexp_analysis.numbers.own_statistics import allow
     from pmexp_analysis.pages import tables  # with pandas and the like, only past --help
@@ -188,9 +189,3 @@ def _check_side(given: Given, experiment: "Experiment") -> None:
         if (side := given.optional(key)) and side not in known:
             there = ", ".join(sorted(known))
             raise UserError(f"{key}={side}: no run is of it; those of {given['name']} are {there}")
-
-
-def _count(text: str | None) -> int | None:
-    if text is not None and not text.isdecimal():
-        raise UserError(f"figures: {text!r} is no number of tasks; allowed are 0, 1, ...")
-    return None if text is None else int(text)

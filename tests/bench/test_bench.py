@@ -17,7 +17,7 @@ from named_contenders import P, known
 from pmexp.bench.command import main
 from pmexp.bench.options import COMMANDS, LEVELS, step_options
 from pmexp.bench.packing_time import PackingTime
-from pmexp.bench.step import configuration, steps_of
+from pmexp.bench.step import steps_of
 from pmexp.command.compose import compose
 from pmexp.errors import UserError
 from pmexp.models import images
@@ -62,7 +62,7 @@ def test_a_variant_that_packs_nothing_has_no_share(tmp_path: Path) -> None:
 
 def test_none_is_the_baseline_without_dropout() -> None:
     options = step_options(COMMANDS["step"].read(["level=step", "against=none", *TINY_VIT]))
-    variant, against = (configuration(options, key) for key in ("variant", "against"))
+    variant, against = options.configs
     differing = {key for key, value in variant.settings.items() if against.settings.get(key) != value}
     assert {"variant.name", "variant.dropout", "variant.p"} == differing
     modules = prepare(against).training.module.modules()
@@ -168,7 +168,7 @@ def test_help_is_short_and_imports_no_torch() -> None:
         (["level=step", "+variant.options.k=2"], "variant.options.k: would hold for both sides; give"),
         (["level=step", "variant.p=2"], "variant.p: 2.0 must lie in [0.0, 1.0]"),
         (["level=step", "trian.lr=3"], "did you mean train.lr?"),
-        (["level=loader", "workers=some"], "workers: 'some' are no numbers of workers"),
+        (["level=loader", "workers=some"], "workers: 'some' is no number of workers; allowed are 0, 1"),
         (["level=loader", "batch=0"], "batch: '0' is no whole number; allowed are 1, 2, ..."),
         (["level=loader", "pictures=/proc/sys/net"], "pictures: /proc/sys/net holds no picture"),
         (["level=records", "steps=none"], "steps: 'none' is no number of pairs of steps"),

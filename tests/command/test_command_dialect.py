@@ -24,7 +24,7 @@ from pmexp.bench.options import COMMANDS as BENCH
 from pmexp.cli import completion, init
 from pmexp.cli.subcommands import SUBCOMMANDS
 from pmexp.command.flags import COMMAND as TRAIN
-from pmexp.command_line import Command, Key, nearest
+from pmexp.command_line import Command, Key, nearest, whole
 from pmexp.errors import (
     ContenderFailed,
     Interrupted,
@@ -411,6 +411,24 @@ def test_so_does_one_who_asks_what_serves_the_method(
     with written_to_nobody(monkeypatch), pytest.raises(SystemExit) as end:
         runpy.run_module("pmexp.packed_dropout", run_name="__main__")
     assert end.value.code == 0 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "0", "-1", "1.0", "1e3", "", "²", "ten", "0x10", "1_000", " 1"])
+def test_what_is_no_whole_number_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^steps: '.*' is no number of steps; allowed are 1, 2, \.\.\.$"):
+        whole("steps", text, what="number of steps")
+    assert whole("steps", "007") == 7 and whole("figures", "0", least=0) == 0
+
+
+@pytest.mark.parametrize("words", [["fit"], ["parity"], ["bench", "level=step"], ["bench", "level=records"]])
+def test_a_wrong_key_of_a_run_does_not_wait_for_torch(words: list[str]) -> None:
+    code = (
+        f"import sys; from pmexp.{words[0]}.command import main; code = main({[*words[1:], 'zork.bar=1']});"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "zork.bar is not a key" in done.stderr
 
 
 def test_the_nearest_key_is_found_for_any_text() -> None:

@@ -7,7 +7,6 @@ import pytest
 from pmexp import data
 from pmexp.bench.options import COMMANDS as BENCH
 from pmexp.bench.options import records_options, step_options
-from pmexp.bench.step import configuration
 from pmexp.command.compose import compose, compose_sweep
 from pmexp.command.composition import Source
 from pmexp.command.flags import read
@@ -141,11 +140,10 @@ def test_every_command_that_composes_runs_finds_a_variant_of_ones_own(
     both = parity_options(PARITY.read(["b=mine", *of_mine]))
     assert (both.a.config.variant.name, both.b.config.variant.bits) == ("baseline", 4)
     step = step_options(BENCH["step"].read(["level=step", "against=mine", *of_mine]))
-    assert configuration(step, "against").variant.bits == 4
+    assert step.configs[1].variant.bits == 4
     records = records_options(BENCH["records"].read(["level=records", "variant=mine", *of_mine]))
     fit = fit_options(FIT.read(["variant=mine", *of_mine]))
-    for options in (records, fit):
-        assert compose(options.overrides).variant.bits == 4
+    assert records.config.variant.bits == compose(fit.overrides).variant.bits == 4
     assert command("variant=mine", f"config_dir={of_mine[1]}")[0] == 0
 
 

@@ -75,7 +75,7 @@ def test_a_machine_without_what_is_needed_is_one_line(
     for wrong, message in (
         ("hours=0", "hours: '0' is not allowed"),
         ("experiments=demo", "experiments: 'demo' is unknown"),
-        ("gpus=0", "gpus: '0' is not allowed"),
+        ("gpus=0", "gpus: '0' is no number of GPUs; allowed are 1, 2, ..."),
     ):
         others = [key for key in keys if not key.startswith(wrong[:4])]
         assert main([wrong, *others, "plan=true"]) == 2

@@ -7,12 +7,13 @@ reads it. docs/profiling.md has the command that counts, and says where the numb
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from pmexp.command_line import Command, Given, Key, importing
+from pmexp.command_line import Command, Given, Key, importing, whole
 from pmexp.command_line.output import write
 from pmexp.errors import UserError
 
@@ -91,7 +92,7 @@ def _judge(given: Given) -> int:
     file = given.path("csv")
     if file is None:
         raise UserError("csv: names no file; give what ncu --csv printed, as csv=dram.csv")
-    elements = _count(given, "elements") * _count(given, "steps")
+    elements = math.prod(whole(key, given[key], what=f"number of {key}") for key in ("elements", "steps"))
     out = given.new_file("out", ".json")
     kernels = traffic(file)
     verdicts = judged(kernels, elements, _ITEMSIZE[given["dtype"]], int(given["bits"]))
@@ -116,12 +117,6 @@ def _record(given: Given, kernels: list[Traffic], verdicts: list[Verdict]) -> st
     judgements = [asdict(one) | {"ratio": one.ratio, "verdict": one.word} for one in verdicts]
     record = {"command": given.again(), "kernels": [asdict(one) for one in kernels], "verdicts": judgements}
     return json.dumps(record, indent=1) + "\n"
-
-
-def _count(given: Given, key: str) -> int:
-    if not (given[key].isdecimal() and int(given[key])):
-        raise UserError(f"{key}: {given[key]!r} is no number of {key}; allowed are 1, 2, ...")
-    return int(given[key])
 
 
 COMMAND = Command(

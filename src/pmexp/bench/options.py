@@ -4,12 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmexp.command.overrides import searching
+from pmexp.command.chosen_variant import choosing, errors_as_given
+from pmexp.command.compose import compose
+from pmexp.command.overrides import merged, searching
 from pmexp.command.schema import CONFIG_DIR, RUN_KEYS, key_of_flag
-from pmexp.command_line import Command, Given, Key, Others, one_of, switch
+from pmexp.command_line import Command, Given, Key, Others, one_of, switch, whole
+from pmexp.config import RunConfig
 from pmexp.errors import UserError
 
 Shape = tuple[int, ...]
+_PAIRS = "number of pairs of steps"
 
 LEVELS = ("micro", "step", "memory", "loader", "records", "start", "report", "tempo")
 DTYPES = ("fp32", "bf16", "fp16", "fp64")
@@ -144,7 +148,7 @@ class StepOptions:
     against: str
     steps: int  # pairs of steps that count
     out: Path | None
-    overrides: tuple[str, ...]  # change the run configuration of both variants
+    configs: tuple[RunConfig, RunConfig]  # the run of the one, and of the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +163,7 @@ class MemoryOptions:
 class RecordsOptions:
     steps: int  # pairs of steps that count
     out: Path | None
-    overrides: tuple[str, ...]  # change the run configuration
+    config: RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,9 +223,9 @@ def step_options(given: Given) -> StepOptions:
     return StepOptions(
         variant=given["variant"],
         against=given["against"],
-        steps=_count(given["steps"]),
+        steps=whole("steps", given["steps"], what=_PAIRS),
         out=given.new_folder("out"),
-        overrides=_of_run(given),
+        configs=(_side(given, "variant"), _side(given, "against")),
     )
 
 
@@ -229,7 +233,7 @@ def memory_options(given: Given) -> MemoryOptions:
     """Returns the options of level=memory. Raises UserError for a wrong value."""
     return MemoryOptions(
         models=tuple(given["models"].split(",")) if given["models"] else (),
-        steps=_count(given["steps"], "steps"),
+        steps=whole("steps", given["steps"], what="number of steps"),
         quick=given.is_on("quick"),
         out=given.new_folder("out"),
     )
@@ -237,54 +241,55 @@ def memory_options(given: Given) -> MemoryOptions:
 
 def records_options(given: Given) -> RecordsOptions:
     """Returns the options of level=records. Raises UserError for a wrong value."""
-    return RecordsOptions(steps=_count(given["steps"]), out=given.new_folder("out"), overrides=_of_run(given))
+    return RecordsOptions(
+        steps=whole("steps", given["steps"], what=_PAIRS),
+        out=given.new_folder("out"),
+        config=_composed(given, []),
+    )
 
 
 def loader_options(given: Given) -> LoaderOptions:
     """Returns the options of level=loader. Raises UserError for a wrong value."""
-    numbers = given["workers"].split(",")
-    if not all(number.isdecimal() for number in numbers):
-        raise UserError(f"workers: {given['workers']!r} are no numbers of workers; write them as in 0,1,4")
+    workers = [whole("workers", number, 0, "number of workers") for number in given["workers"].split(",")]
     return LoaderOptions(
         pictures=given.path("pictures"),
-        workers=tuple(sorted({0, *map(int, numbers)})),
-        **{key: _whole(key, given[key]) for key in ("batch", "step_ms", "steps", "turns")},
+        workers=tuple(sorted({0, *workers})),
+        **{key: whole(key, given[key]) for key in ("batch", "step_ms", "steps", "turns")},
         out=given.new_folder("out"),
     )
 
 
 def start_options(given: Given) -> StartOptions:
     """Returns the options of level=start. Raises UserError for a wrong value."""
-    return StartOptions(turns=_whole("turns", given["turns"]), out=given.new_folder("out"))
+    return StartOptions(turns=whole("turns", given["turns"]), out=given.new_folder("out"))
 
 
 def tempo_options(given: Given) -> TempoOptions:
     """Returns the options of level=tempo. Raises UserError for a wrong value."""
-    numbers = {key: _whole(key, given[key]) for key in ("tokens", "turns")}
+    numbers = {key: whole(key, given[key]) for key in ("tokens", "turns")}
     return TempoOptions(**numbers, out=given.new_folder("out"))
 
 
-def _of_run(given: Given) -> tuple[str, ...]:
-    return *given.others, *searching(given.path("config_dir"))
+def _side(given: Given, key: str) -> RunConfig:
+    """Returns the run of the variant that `key` names."""
+    if key == "against" and given[key] == NO_DROPOUT:
+        return _composed(given, ["variant=baseline", "variant.p=0"])
+    with errors_as_given(key):
+        return _composed(given, [choosing(key, given[key])])
 
 
-def _whole(key: str, text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise UserError(f"{key}: {text!r} is no whole number; allowed are 1, 2, ...")
-    return int(text)
-
-
-def _count(steps: str, what: str = "pairs of steps") -> int:
-    if not (steps.isdecimal() and int(steps)):
-        raise UserError(f"steps: {steps!r} is no number of {what}; allowed are 1, 2, ...")
-    return int(steps)
+def _composed(given: Given, chosen: list[str]) -> RunConfig:
+    """Returns the run that was given; early stopping is off where no override asks for it."""
+    overrides = [*given.others, *searching(given.path("config_dir"))]
+    return compose([*chosen, *merged(["train.select=last"], overrides)])
 
 
 def _shape(text: str) -> Shape:
-    lengths = text.split("x")
-    if not all(length.isdecimal() and int(length) for length in lengths):
-        raise UserError(f"sizes: {text!r} is no shape; write lengths of 1 or more as in 1000,32x128x768")
-    return tuple(map(int, lengths))
+    try:
+        return tuple(whole("sizes", length) for length in text.split("x"))
+    except UserError:
+        said = f"sizes: {text!r} is no shape; write lengths of 1 or more as in 1000,32x128x768"
+        raise UserError(said) from None
 
 
 def _probability(key: str, text: str) -> float:

@@ -16,8 +16,6 @@ from typing import Any
 from pmexp.bench.options import RecordsOptions
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.step import steps_of
-from pmexp.command.compose import compose
-from pmexp.command.overrides import merged
 from pmexp.command_line.output import write
 from pmexp.config import CheckpointConfig
 from pmexp.errors import ContenderFailed, UserError
@@ -40,8 +38,7 @@ def run(options: RecordsOptions, command: str) -> None:
 
     Raises UserError for a configuration that cannot be run, ContenderFailed where a checkpoint is wrong.
     """
-    config = compose(merged(["train.select=last"], options.overrides))
-    training = prepare(config).training
+    training = prepare(options.config).training
     needed = WARMUP_STEPS + 3 * options.steps
     if training.plan.total_steps < needed:
         raise UserError(f"steps: {needed} steps are needed and this training has {training.plan.total_steps}")
@@ -53,7 +50,7 @@ def run(options: RecordsOptions, command: str) -> None:
     record |= {
         "pairs": options.steps,
         "command": command,
-        "settings": config.settings,
+        "settings": options.config.settings,
         "environment": environment(training.system.device),
     }
     print(_summary(record))

@@ -11,15 +11,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from pmexp.bench.options import NO_DROPOUT, StepOptions
+from pmexp.bench.options import StepOptions
 from pmexp.bench.packing_time import PackingTime
 from pmexp.bench.pairs import alternate, paired_ratio
 from pmexp.bench.results import write_csv
-from pmexp.command.chosen_variant import choosing, errors_as_given
-from pmexp.command.compose import compose
-from pmexp.command.overrides import merged
 from pmexp.command_line.output import write
-from pmexp.config import RunConfig
 from pmexp.errors import UserError
 from pmexp.measure.environment import environment
 from pmexp.measure.timing import WARMUP_STEPS
@@ -50,10 +46,9 @@ class PairOfVariants:
 def run(options: StepOptions, command: str) -> None:
     """Measures, prints and, with `out`, writes step.csv, and step.json with the time of each step.
 
-    Raises UserError or an error of Hydra for a configuration that cannot be run, or not for long enough.
+    Raises UserError for a configuration that cannot be run, or not for long enough.
     """
-    configs = [configuration(options, key) for key in ("variant", "against")]
-    sides = [prepare(config) for config in configs]
+    sides = [prepare(config) for config in options.configs]
     if said := next(filter(None, (side.changes.said() for side in sides)), ""):
         raise UserError(f"{options.variant}, {options.against}: {said} for both, so that no ratio is theirs")
     variant, against = (side.training for side in sides)
@@ -77,8 +72,8 @@ def run(options: StepOptions, command: str) -> None:
         record = asdict(row) | {
             "warmup_pairs": WARMUP_STEPS,
             "command": command,
-            "settings": configs[0].settings,
-            "against_settings": configs[1].settings,
+            "settings": options.configs[0].settings,
+            "against_settings": options.configs[1].settings,
             "environment": environment(variant.system.device),
             "seconds": seconds,
             "against_seconds": against_seconds,
@@ -87,16 +82,6 @@ def run(options: StepOptions, command: str) -> None:
         write_csv(table, [row])
         write(whole, json.dumps(record, indent=2) + "\n")
         print(table, whole, sep="\n")
-
-
-def configuration(options: StepOptions, key: str) -> RunConfig:
-    """Returns the run of the variant that `key` names. Early stopping is off where no override asks for
-    it."""
-    name = getattr(options, key)
-    without = key == "against" and name == NO_DROPOUT
-    chosen = ["variant=baseline", "variant.p=0"] if without else [choosing(key, name)]
-    with errors_as_given(key):
-        return compose([*chosen, *merged(["train.select=last"], options.overrides)])
 
 
 def _require_steps(training: Training, pairs: int) -> None:

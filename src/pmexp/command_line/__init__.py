@@ -15,7 +15,7 @@ from pmexp.command_line.command import (
     typed_as,
 )
 from pmexp.command_line.ending import MACHINE_FAILED, end, end_at_once, exit_code, importing
-from pmexp.command_line.suggest import allowed_values, meant, nearest, one_of
+from pmexp.command_line.suggest import allowed_values, meant, nearest, one_of, whole
 
 __all__ = [
     "MACHINE_FAILED",
@@ -36,4 +36,5 @@ __all__ = [
     "one_of",
     "switch",
     "typed_as",
+    "whole",
 ]

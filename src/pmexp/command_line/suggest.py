@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pmexp.errors import UserError
 
+_DIGITS = 18  # what nobody exceeds and 64 bits hold
 _LEAST_ALIKE = 1.0  # equal keys have 2: 1 for the whole and 1 for the last part
 
 
@@ -14,6 +15,16 @@ def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise UserError(f"{key}: {value!r} is unknown; {allowed_values(value, allowed)}")
     return value
+
+
+def whole(key: str, text: str, least: int = 1, what: str = "whole number", most: int | None = None) -> int:
+    """The whole number that a key was given. Raises UserError where it is none, less than `least` or more
+    than `most`."""
+    number = int(text) if text.isdecimal() and len(text) <= _DIGITS else -1
+    if number < least or (most is not None and number > most):
+        allowed = f"{least}, {least + 1}, ..." if most is None else f"{least} to {most}"
+        raise UserError(f"{key}: {text!r} is no {what}; allowed are {allowed}")
+    return number
 
 
 def meant(key: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pmexp.command.overrides import searching
 from pmexp.command.schema import CONFIG_DIR, RUN_KEYS
-from pmexp.command_line import Command, Given, Key, switch
+from pmexp.command_line import Command, Given, Key, switch, whole
 from pmexp.errors import UserError
 from pmexp.fit.budget import DEVICES, budget_bytes
 
@@ -82,12 +82,14 @@ class FitOptions:
 
 def fit_options(given: Given) -> FitOptions:
     """The options that were given. Raises UserError for a wrong value."""
+    text = given["global_batch"]
+    batch = whole("global_batch", text, what="number of samples") if text else None
     is_page = given.is_on("cost") or given["table"]
     options = FitOptions(
         method=given["method"],
         what=given["what"],
         budget_bytes=budget_bytes(given["budget"]),
-        global_batch=_count("global_batch", given["global_batch"]) if given["global_batch"] else None,
+        global_batch=batch,
         table=given.path("table"),
         out=given.new_file("out", ".md" if is_page else ".json"),
         cost=given.is_on("cost"),
@@ -113,9 +115,3 @@ def _up_to(key: str, text: str, most: float, unit: str) -> float:
     if not 0.0 < value <= most:
         raise UserError(f"{key}: {text!r} is not allowed; allowed are {unit} above 0, up to {most:g}")
     return value
-
-
-def _count(key: str, text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise UserError(f"{key}: {text!r} is no number of samples; allowed are 1, 2, ...")
-    return int(text)

@@ -12,7 +12,7 @@ from pmexp.command.compose import compose
 from pmexp.command.explain import explained
 from pmexp.command.override_effect import check_effect
 from pmexp.command.overrides import merged, parsed, searching
-from pmexp.command_line import Command, Given, Key, Others
+from pmexp.command_line import Command, Given, Key, Others, whole
 from pmexp.config import RunConfig, Select, flat
 from pmexp.errors import UserError
 
@@ -76,9 +76,10 @@ class ParityOptions:
 def parity_options(given: Given) -> ParityOptions:
     """Returns the options that were given. Raises UserError or an error of Hydra for what cannot be
     compared."""
-    steps, others = given["steps"], (*given.others, *searching(given.path("config_dir")))
-    if not (steps.isdecimal() and int(steps) >= 2):
-        raise UserError(f"steps: {steps!r} is no number of steps; allowed are 2, 3, ...")
+    steps, others = (
+        whole("steps", given["steps"], 2, "number of steps"),
+        (*given.others, *searching(given.path("config_dir"))),
+    )
     for override in others:
         _refuse_without_effect(override)
     common = [each for each in others if not each.startswith(("a.", "b."))]
@@ -87,7 +88,7 @@ def parity_options(given: Given) -> ParityOptions:
     _check_same(sides["a"].config, sides["b"].config)
     if common:
         check_effect([side.config for side in sides.values()], [parsed(common)] * 2)
-    return ParityOptions(a=sides["a"], b=sides["b"], steps=int(steps), out=given.new_folder("out"))
+    return ParityOptions(a=sides["a"], b=sides["b"], steps=steps, out=given.new_folder("out"))
 
 
 def _side(name: str, given: str, common: Sequence[str], others: Sequence[str]) -> SideOptions:

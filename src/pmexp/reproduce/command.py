@@ -9,7 +9,7 @@ from dataclasses import replace
 from pmexp.command.compose import compose_sweep, launcher
 from pmexp.command.explain import explained
 from pmexp.command.schema import CONFIG_DIR, RUN_KEYS, options
-from pmexp.command_line import Command, Given, Key, one_of, switch
+from pmexp.command_line import Command, Given, Key, one_of, switch, whole
 from pmexp.config import RunConfig
 from pmexp.errors import SweepFailed, UserError
 from pmexp.fit.options import COMMAND as FIT
@@ -77,10 +77,8 @@ def _device(given: Given) -> tuple[str, int]:
             "hours: this machine has no CUDA GPU, which the sizes of the study need; plan=true shows what "
             "would run, smoke=true runs it in small"
         )
-    text = given["gpus"] or str(there or 1)
-    if not (text.isdecimal() and 0 < int(text) <= (there or int(text))):
-        raise UserError(f"gpus: {text!r} is not allowed; allowed are 1 to {there or 'any number'}")
-    return given["card"] or (torch.cuda.get_device_name() if there else _PLANNED_CARD), int(text)
+    gpus = whole("gpus", given["gpus"] or str(there or 1), what="number of GPUs", most=there or None)
+    return given["card"] or (torch.cuda.get_device_name() if there else _PLANNED_CARD), gpus
 
 
 def _options(given: Given, card: str, gpus: int) -> FitOptions:

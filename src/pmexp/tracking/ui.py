@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
-from pmexp.command_line import Command, Given, Key, end
+from pmexp.command_line import Command, Given, Key, end, whole
 from pmexp.errors import UserError, reason
 from pmexp.process import heard_stop_signals
 from pmexp.tracking.database import SQLITE, OpenExperiment, file_of, mlflow_uri, silence_mlflow
@@ -70,9 +70,7 @@ def _serve(given: Given) -> int:
 
 
 def _port(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) < 2**16):
-        raise UserError(f"port: {text!r} is no port; allowed are 1 to 65535")
-    return int(text)
+    return whole("port", text, what="port", most=2**16 - 1)
 
 
 def _page(uri: str, name: str | None) -> str:

@@ -14,7 +14,7 @@ from pmexp.bench.gpu.claims import claims
 from pmexp.bench.gpu.execute import execute
 from pmexp.bench.gpu.page import page
 from pmexp.bench.gpu.plan import STAGES, TOTAL_SECONDS, Stage
-from pmexp.command_line import Command, Given, Key
+from pmexp.command_line import Command, Given, Key, whole
 from pmexp.command_line.output import write
 from pmexp.errors import UserError
 
@@ -30,7 +30,7 @@ COMMAND = Command(
     ),
 )
 _NEEDED = ("torch", "transformers", "triton", "numpy")
-_FEWEST_SECONDS = 20
+_FEWEST_SECONDS, _MOST_SECONDS = 20, 86400
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def _measure(given: Given) -> int:
     started = time.monotonic()
     stages = _stages(given["stages"])
     size, device = given["size"], given["device"]
-    seconds = _seconds(given["seconds"])
+    seconds = float(whole("seconds", given["seconds"], _FEWEST_SECONDS, "number of seconds", _MOST_SECONDS))
     if device == "cpu" and size == "full":
         raise UserError("device: cpu is there to try the code; add size=tiny")
     out = given.new_file("out", ".md")
@@ -99,10 +99,3 @@ def _stages(text: str) -> list[Stage]:
     if unknown := [name for name in wanted if name not in names]:
         raise UserError(f"stages: {unknown[0]!r} is none; allowed are all, or some of {', '.join(names)}")
     return [stage for stage in STAGES if stage.name in wanted]
-
-
-def _seconds(text: str) -> float:
-    if not (text.isdecimal() and int(text) >= _FEWEST_SECONDS):
-        allowed = f"allowed are {_FEWEST_SECONDS} and more"
-        raise UserError(f"seconds: {text!r} is too little or no number; {allowed}")
-    return float(text)
