@@ -33,7 +33,7 @@ _MEANINGS = {  # a word and what it means; a word of one letter is a heading
     "Welch p": "the same question asked without the pairing",
     "TOST p": "how likely so small a difference would be if the true one were beyond the margin",
     "d": "Cohen's d of pairs: the mean difference in units of its standard deviation",
-    "P(more)": "the probability that a run of the variant has a larger value than a run of the baseline",
+    "P(more)": "the share of all pairs of runs of both sides in which the variant's has more; ties are half",
     "detectable": "the smallest difference that so many new pairs would show in 4 of 5 studies",
     "identical": "the losses of every logged step and the final weights are equal bit for bit",
     "equal": "this value is the same in every pair, which alone does not prove equal training",
