@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from composed import config
+from pmexp.errors import UserError
 from pmexp.models.checkpoint import load_pretrained
 from small_checkpoints import SIZES, rewrite
 
@@ -106,3 +107,10 @@ def test_a_head_that_writes_and_begins_at_random_is_warned_of(
         loaded = load_pretrained(AutoModelForMaskedLM, tmp_path, run, [])
     assert ("random: cls.predictions" in loaded.weights) == is_random
     assert ("a head that writes tokens begins at random" in caplog.text) == is_random
+
+
+def test_a_checkpoint_that_does_not_say_its_architecture_is_one_line(tmp_path: Path) -> None:
+    saved(tmp_path, BertForSequenceClassification, BertConfig, SIZES, NAMES)
+    rewrite(tmp_path / "config.json", model_type=None)
+    with pytest.raises(UserError, match=r"^model\.path: config.json in .* names no model_type; write"):
+        load_pretrained(AutoModelForSequenceClassification, tmp_path, RUN, NAMES)

@@ -188,6 +188,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         reweigh(lambda t: t.update({"bert.encoder.layer.0.attention.self.distance_embedding.weight": t[QUERY] + 0})),
         "hold bert.encoder.layer.0.attention.self.distance_embedding.weight",
     ),
+    "what wraps a model": (
+        reweigh(lambda t: [t.update({f"module.{name}": t.pop(name)}) for name in [*t]]),
+        "lack bert.*they hold module.bert.*: save the model without what wraps it",
+    ),
     "int8": (reweigh(lambda t: t.update({QUERY: t[QUERY].to(torch.int8)})), "quantised .*query.weight is int8"),
     "fp8": (reweigh(lambda t: t.update({QUERY: t[QUERY].to(torch.float8_e4m3fn)})), "quantised .*float8_e4m3fn"),
     "said to be quantised": (

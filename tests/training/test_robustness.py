@@ -1,12 +1,17 @@
 """Attacked images against the formula, and a model tested on data that it was not trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from pmexp import datasets
 from pmexp.command.compose import compose
+from pmexp.datasets.base import Split
+from pmexp.errors import UserError
 from pmexp.models.colours import Colours
 from pmexp.models.examples import TensorExamples
 from pmexp.training import robustness
@@ -47,6 +52,25 @@ def test_a_step_is_of_a_pixel_where_a_checkpoint_has_other_numbers() -> None:
         torch.tensor([0, 0, 204], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 1, 1)
     )
     torch.testing.assert_close(moved, expected)
+
+
+def test_pixels_that_an_attack_would_cut_to_another_range_are_one_line() -> None:
+    run = compose([*TINY_VIT, *SHORT, "robustness.fgsm=0.1"])
+    digits = datasets.load(run.dataset)
+    robustness.check_attack(run, digits)
+    brighter = Split(digits.val.inputs * 255, digits.val.labels)
+    data = replace(digits, val=brighter)
+    with pytest.raises(
+        UserError, match=r"^robustness\.fgsm: .* from -1 to 1, .* are from -255 to 255; give such, or"
+    ):
+        robustness.check_attack(run, data)
+    robustness.check_attack(compose([*TINY_VIT, *SHORT]), data)
+    in_bytes = Split(np.zeros((2, 1, 8, 8), np.uint8), np.arange(2))
+    robustness.check_attack(run, replace(digits, val=in_bytes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", lambda _: data)
+        with pytest.raises(UserError, match=r"^robustness\.fgsm"):
+            prepare(run)
 
 
 def test_an_attack_is_on_record_and_hurts(runs: Runs) -> None:

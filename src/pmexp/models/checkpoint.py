@@ -175,6 +175,11 @@ def _configuration(folder: Path, config: RunConfig, classes: int) -> PretrainedC
         )
     if saved.get("quantization_config"):
         raise _quantised(folder, "its config.json says so")
+    if not kind:
+        raise UserError(
+            f"model.path: config.json in {folder} names no model_type; write the architecture's there, or "
+            "set model.architecture.model_type"
+        )
     cls = configuration_class(kind, f"model.path: config.json in {folder}")
     fields = with_stated_rates(config, described(cls, saved))
     return settled(config, cls(**fields | hf_fields(config, classes)))
@@ -208,9 +213,15 @@ def _fitted(
         body &= plain_parts(model.config)
     fresh = sorted({entry[0] for entry in info["mismatched_keys"]} | set(info["missing_keys"]))
     if lacking := [name for name in fresh if place(name) in body]:
+        held = next((name for name in saved if name.endswith(f".{lacking[0]}")), "")
         raise UserError(
             f"model.path: the weights in {folder} lack {lacking[0]} or have it in another shape "
-            f"({len(lacking)} such); give a complete checkpoint"
+            f"({len(lacking)} such); "
+            + (
+                f"they hold {held}: save the model without what wraps it"
+                if held
+                else "give a complete checkpoint"
+            )
         )
     others = sorted(name for name in info["unexpected_keys"] if name not in saved or _is_weight(saved[name]))
     if beyond := [name for name in others if place(name) in body]:

@@ -26,6 +26,7 @@ from pmexp.training.loop import Training
 from pmexp.training.preflight import check_metrics
 from pmexp.training.process_changes import ProcessChanges
 from pmexp.training.reseeding import BuiltBy
+from pmexp.training.robustness import check_attack
 from pmexp.training.woken import woken
 from pmexp.variants.replace import apply_method, apply_variant
 
@@ -72,6 +73,7 @@ def _built(config: RunConfig, changes: ProcessChanges) -> Prepared:
     dataset = datasets.load(config.dataset)
     built.note("dataset.loader")
     _refuse_other_data(ranks, dataset)
+    check_attack(config, dataset)
     ood = load_ood(config, dataset)
     model = models.build(config, dataset)
     built.note("model.builder", draws=config.model.builder is not None)

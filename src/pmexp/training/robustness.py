@@ -3,16 +3,33 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pmexp.config import RunConfig
 from pmexp.datasets.base import Dataset
+from pmexp.errors import UserError
 from pmexp.models import positions
 from pmexp.models.base import TaskModel
+from pmexp.models.colours import BY_DEFAULT
 from pmexp.models.examples import Batch, Examples
 from pmexp.training.loop import Metrics, Training
+
+
+def check_attack(config: RunConfig, dataset: Dataset) -> None:
+    """Raises UserError where an attack would cut pixels to a range that they are not in, as those of a loader
+    of one's own may be."""
+    inputs = dataset.val.inputs
+    if config.robustness.fgsm is None or not isinstance(inputs, np.ndarray) or inputs.dtype == np.uint8:
+        return
+    black, white = (float(limit) for limit in BY_DEFAULT.limits(torch.device("cpu")))
+    if inputs.min() < black or inputs.max() > white:
+        raise UserError(
+            f"robustness.fgsm: pixels in float32 are moved from {black:g} to {white:g}, and those of the val "
+            f"split are from {inputs.min():g} to {inputs.max():g}; give such, or 8-bit pixels in uint8"
+        )
 
 
 def measure(
