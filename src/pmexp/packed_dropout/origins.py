@@ -145,7 +145,7 @@ def saver_now() -> Any:
     top: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
     if top is None:
         return None
-    hooks = getattr(top[0], "__self__", None)
+    hooks: Any = getattr(top[0], "__self__", None)
     return hooks.save if getattr(hooks, "rebuilds_operands", False) else top[0]
 
 
