@@ -236,3 +236,49 @@ def test_threads_that_run_one_model_keep_to_their_own_routes() -> None:
         ]
         for inside, after in (each.result(timeout=60) for each in running):
             assert is_packed(inside) and not is_packed(after)
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.drop, self.second = nn.Linear(8, 8), nn.Dropout(RATE), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.drop(self.first(x).relu()))
+        return y
+
+
+class HoldsInput(nn.Module):
+    """Drops in front of a checkpointed layer, as T5 does, while its forward holds what it drops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.embed, self.drop, self.layer = nn.Linear(8, 8), nn.Dropout(RATE), Inner()
+
+    def forward(self, x: Tensor, checkpointed: bool) -> Tensor:
+        held = self.embed(x)
+        dropped = self.drop(held)
+        run = functools.partial(checkpoint, self.layer, use_reentrant=False) if checkpointed else self.layer
+        y: Tensor = run(dropped)
+        return y
+
+
+def test_what_only_the_forward_holds_is_not_looked_for_when_a_checkpoint_runs_again() -> None:
+    """Else the mask was applied to the dropped tensor: the checkpoint's two runs saved different tensors in one place."""
+    results = []
+    for recompute, checkpointed in ((False, False), (True, False), (True, True)):
+        model = HoldsInput()
+        replace_dropout(model, PackedDropout, recompute=recompute)
+        for _ in range(
+            2
+        ):  # the first backward of a model compares what it makes again, and later ones do not
+            model.zero_grad()
+            torch.manual_seed(7)
+            y = model(torch.linspace(-1, 1, 32).view(4, 8), checkpointed)
+            y.square().sum().backward()
+        results.append(
+            [y, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+        )
+    for result in results[1:]:
+        assert_same(result, results[0])

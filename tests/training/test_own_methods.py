@@ -114,7 +114,7 @@ def test_a_dropout_of_another_shape_is_one_line(runs: Runs) -> None:
     assert code == 2 and "variant.dropout: of shape (61, 67) it makes shape (2, 61, 67); return" in err
 
 
-@pytest.mark.parametrize("variant", ["pm-drop", "baseline"])
+@pytest.mark.parametrize("variant", ["pm-drop", "baseline", "hidden-only", "attention-only"])
 def test_rates_that_nobody_changed_are_on_record_alone(variant: str, runs: Runs) -> None:
     """They are those of two modules and of the functional dropout of attention."""
     assert runs.train(*SHORT, f"variant={variant}", "variant.p=0.2")[0] == 0

@@ -123,6 +123,7 @@ class Origin:
     bits: int
     rng: Rng
     flip_rate: float
+    saver: Any  # what saved tensors where the dropout ran, see saver_now
     packed: TensorWeakRef | None = None  # the bits, where the node saves them past all hooks
     casts: dict[Any, Any] | None = None  # those that are saved whole, by their dtype, device and layout
 
@@ -134,6 +135,18 @@ class Origin:
     def is_unchanged(self) -> bool:
         """Whether the dropped tensor is as it was dropped, or was so until it was let go."""
         return self.counter._version == self.version
+
+
+def saver_now() -> Any:
+    """Returns what gets the tensors that autograd saves, behind hooks of rebuild.py; None without hooks.
+
+    Each run of a checkpointed region, in forward and again in backward, has one of its own.
+    """
+    top: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    if top is None:
+        return None
+    hooks: Any = getattr(top[0], "__self__", None)
+    return hooks.save if getattr(hooks, "rebuilds_operands", False) else top[0]
 
 
 def version_counter(tensor: Tensor) -> Tensor:
@@ -209,7 +222,8 @@ def _origin(
         reference, making = weakref.ref(input), Making.of(input)
     drawn = float(p), options["bits"], options["rng"], options["flip_rate"]
     counter = version_counter(dropped)
-    return Origin(reference, version, made_by, making, counter, dropped._version, dropped.numel(), *drawn)
+    seen, elements = dropped._version, dropped.numel()
+    return Origin(reference, version, made_by, making, counter, seen, elements, *drawn, saver=saver_now())
 
 
 def trace_of(base: Tensor) -> Trace | None:

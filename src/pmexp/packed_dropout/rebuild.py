@@ -162,7 +162,13 @@ class _Hooks:
         return View(whole.shared(), Layout.of(tensor))
 
     def _held_source(self, tensor: Tensor, origin: Origin) -> KeptInput | None:
-        """The smallest that is there and makes the input, if it is no larger than what would be saved."""
+        """The smallest that is there and makes the input, if it is no larger than what would be saved.
+
+        None for a dropout outside of the checkpoint that saves: what is held there in forward may be gone
+        when the checkpoint runs again, which then would save another tensor in the same place.
+        """
+        if self.restore is not restore and origin.saver != self.save:
+            return None
         chosen, most = None, tensor.untyped_storage().nbytes() + 1
         for held in origin.held():
             x = held.get()

@@ -111,6 +111,15 @@ def routed_attention(module: nn.Module) -> AttentionDropout | None:
     return cast(AttentionDropout | None, getattr(module, ATTENTION, None))
 
 
+def fused_kernel(module: nn.Module) -> str | None:
+    """Names the kernel that computed the attention of a routed `module` and dropped out of reach; None where
+    none did."""
+    attention = routed_attention(module)
+    if attention is None or attention.name not in attention.report.left:
+        return None
+    return attention.report.attention.get(attention.name)
+
+
 def put_routed_attention(module: nn.Module, attention: AttentionDropout) -> None:
     """Has the dropout inside attention in the forward of `module` go to `attention`."""
     vars(module)[ATTENTION] = attention

@@ -109,14 +109,19 @@ def recompute_attention(model: nn.Module) -> list[str]:
     _check_module(model, "recompute_attention(model)")
     recomputing = []
     for path, parent in model.named_modules():
+        attention = routed_attention(parent)
+        by_sdpa = attention is not None and attention.name in attention.report.attention
+        uncalled = attention.report.uncalled if attention else []
         for name, child in {**parent._modules, DROPOUT: routed_dropout(parent)}.items():
             if hasattr(child, "recompute") and drops_probabilities(parent, name):
                 child.recompute = True
                 add_rebuilding(parent)
                 add_route(parent)  # where a compiler runs, it has to see the product that follows
-                recomputing.append(f"{path}.{name}".lstrip("."))
-        attention = routed_attention(parent)
-        if attention and attention.name in attention.report.attention:  # else it may never be called
+                full = f"{path}.{name}".lstrip(".")
+                # What is routed is not called under sdpa, unless the attention is changed.
+                if not (name == DROPOUT and by_sdpa) and full not in uncalled:
+                    recomputing.append(full)
+        if attention and by_sdpa:  # else it may never be called
             dropout: Any = attention.dropout
             if hasattr(dropout, "recompute"):
                 dropout.recompute = True

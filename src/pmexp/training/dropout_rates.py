@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from pmexp.packed_dropout import ReplacementReport
-from pmexp.packed_dropout.report import STAYS_TORCHS_OWN
 from pmexp.shown import counted, first_five
 
 Rates = dict[str, float]
@@ -32,8 +31,7 @@ def rates_of(module: nn.Module, report: ReplacementReport | None) -> Rates:
 
 
 def _with_functions(report: ReplacementReport) -> list[str]:
-    staying = (name for name, reason in report.left.items() if reason == STAYS_TORCHS_OWN)
-    return [*report.functions, *report.attention, *staying]
+    return [*report.functions, *report.attention, *report.left]
 
 
 def resting_in(module: nn.Module) -> list[str]:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, T5Config, T5Model
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2Model, T5Config, T5Model
 
 from pmexp.errors import UserError
 from pmexp.measure.saved_for_backward import SavedForBackward
@@ -100,6 +100,33 @@ def test_the_record_says_what_each_norm_kept(autocast: bool) -> None:
     lines = {line for name, line in Tempo().record(model).items() if "LayerNorm" in name}
     kept = "keeps its input, since autocast casts its float32 output" if autocast else KEEPS_OUTPUT
     assert lines == {f"in-place LayerNorm: {kept}"}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_record_says_of_attention_what_ran(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each attention and none for the eager one that sdpa leaves uncalled; on CUDA a fused kernel may run."""
+    model = bert("sdpa").train()
+    replace_dropout(model, PackedDropout, example={"input_ids": torch.ones(1, 4, dtype=torch.int64)})
+    part = Tempo()
+    part.prepare(model)
+    if fused:
+        monkeypatch.setattr(
+            "pmexp.packed_dropout.attention.kernel_of", lambda *_, **__: "flash kernel on cuda"
+        )
+    step(model)
+    ran = "left: attention ran in the flash kernel on cuda, which keeps no probabilities"
+    expected = ran if fused else "dropped probabilities recomputed from bits"
+    lines = {name: line for name, line in part.record(model).items() if ".self." in name}
+    places = [f"tempo.bert.encoder.layer.{layer}.attention.self.routed_attention" for layer in range(LAYERS)]
+    assert lines == dict.fromkeys(places, expected)
+
+
+def test_a_dropout_that_only_tells_attention_its_rate_is_not_recomputed() -> None:
+    config = GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, attn_implementation="eager")
+    model = GPT2Model(config).train()
+    replace_dropout(model, PackedDropout, example={"input_ids": torch.ones(1, 4, dtype=torch.int64)})
+    lines = apply_tempo(model).changed
+    assert [name for name, line in lines.items() if "recomputed" in line] == ["h.0.attn.routed_dropout"]
 
 
 def test_what_is_left_has_a_reason() -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from pmexp.errors import UserError
 from pmexp.packed_dropout import recompute_attention
+from pmexp.packed_dropout.routed_modules import ATTENTION, fused_kernel
 from pmexp.shown import counted
 from pmexp.systems.base import SystemPart
 from pmexp.systems.tempo.gelu import InplaceGELU, backward_of, form_of, inplace_gelu
@@ -86,6 +87,9 @@ def what_ran(model: nn.Module, report: TempoReport) -> dict[str, str]:
             lines[name] += f": {module.keeps}"
         if name in lines and isinstance(module, InplaceGELU) and module.input_was:
             lines[name] += f": {backward_of(*module.input_was)}"
+        attends = f"{name}.{ATTENTION}".lstrip(".")
+        if attends in lines and (kernel := fused_kernel(module)):
+            lines[attends] = f"left: attention ran in the {kernel}, which keeps no probabilities"
     return lines
 
 
