@@ -76,18 +76,18 @@ class Training:
         inner_rates = InnerRates(self.engine.optimizer, self.kept.optimizers)
         self.watch = CodeWatch(self.progress, module, system.device, inner_rates)
         self.evaluator = Evaluator(
-            self.engine,
-            system,
-            ranks,
-            self.summed_loss,
-            metrics,
-            classes,
-            generation,
-            seed,
-            config.batch_size // config.accumulate,
-            train,
-            self.workers,
-            self.watch,
+            engine=self.engine,
+            system=system,
+            ranks=ranks,
+            summed_loss=self.summed_loss,
+            metrics=metrics,
+            classes=classes,
+            generation=generation,
+            seed=seed,
+            batch_size=config.batch_size // config.accumulate,
+            train=train,
+            workers=self.workers,
+            watch=self.watch,
         )
         self._order: tuple[int, Tensor] | None = None  # an epoch, and the order in which it visits the rows
         self._batches: Iterator[list[Batch]] = iter(())  # each step's, made ahead
