@@ -38,7 +38,7 @@ from pmexp.models.checkpoint_files import (
 )
 from pmexp.models.examples import Examples
 from pmexp.models.generation import Generation
-from pmexp.models.head import class_of, fitted_to
+from pmexp.models.head import fitted_to, saved_class
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def load_pretrained(auto: Any, folder: Path, config: RunConfig, classes: Sequenc
     model, info = from_folder(
         "weights",
         folder,
-        lambda _: class_of(auto, hf_config, settings).from_pretrained(
+        lambda _: saved_class(auto, hf_config, settings).from_pretrained(
             None,
             config=hf_config,
             state_dict={name: _owned(tensor) for name, tensor in saved.items()},

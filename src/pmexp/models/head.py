@@ -15,7 +15,7 @@ from pmexp.shown import few
 log = logging.getLogger(__name__)
 
 
-def class_of(auto: Any, hf_config: PretrainedConfig, saved: Mapping[str, Any]) -> type[PreTrainedModel]:
+def saved_class(auto: Any, hf_config: PretrainedConfig, saved: Mapping[str, Any]) -> type[PreTrainedModel]:
     """Returns the class that `auto` has for an architecture: where there are several, as for DeiT with and
     without a teacher, that which the checkpoint was saved from, and else the first.
 
