@@ -2,7 +2,7 @@
 # torch 2.13.0, CPU: SGD with fused=True leaves weights in bfloat16 and float16 as they are, but for those behind the last
 # whole vector of a tensor. The kernel computes the vectors' steps and does not store them; so a model whose tensors fill
 # vectors does not train, and nothing says so. Weights in float32, foreach=True and AdamW with fused=True are right.
-# pytorch's issue 191763 reports it; releases behind 2.13 are said to be mended.
+# pytorch's issue 191763 reports it; later releases are said to be mended.
 # Output seen, weights of 1,003 that one step has changed (on a CPU with AVX-512 or AVX2):
 # bfloat16: fused less than 100, foreach 1003
 # float16: fused less than 100, foreach 1003

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
-# A terminal's, those of its end and SLURM's, to all.
+# What a terminal sends, SIGHUP at its end, and what SLURM sends, to all processes.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2)
 
 
