@@ -220,7 +220,7 @@ PROCESSES = {
 }
 WITH_TORCH_ALONE = {
     *("pmexp", "pmexp.packed_dropout", "pmexp.slurm_resources", "pmexp.cli.init", "pmexp.cli.completion"),
-    *("pmexp.bench.gpu", "pmexp.bench.kernel_code"),
+    *("pmexp.bench.gpu", "pmexp.bench.host", "pmexp.bench.kernel_code"),
 }
 BARE = """
 import sys

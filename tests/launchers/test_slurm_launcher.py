@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -253,7 +254,11 @@ def test_an_interrupted_submission_is_on_record(runs: Runs, slurm: FakeSlurm) ->
     """Jobs on no record would be submitted once more by the next command."""
     slurm.tell("interrupted")
     slurm.tell("lasting")
-    code, _, err = runs.train(*DETACH, "seed=0,1")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
+    try:
+        code, _, err = runs.train(*DETACH, "seed=0,1")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (code, err) == (
         130,
         "interrupted: the jobs go on; the same command follows them again, `scancel 1` ends them\n",

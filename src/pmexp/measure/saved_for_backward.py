@@ -167,7 +167,12 @@ class _InsideDropout(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _ATTENTION:
-            return self._attend(func, types, args, kwargs)
+            self.rates |= {_rate_of(func, args, kwargs)} - {0.0}
+            if types or not _drops_by_math_kernel(args, kwargs):
+                return func(*args, **kwargs)
+            call, options = as_called(*args, **kwargs)
+            with self:  # step by step, of which the dropout keeps a mask
+                return math_attention(*call, **options)
         if func is F.multi_head_attention_forward and {*types} <= {Tensor}:
             with self:  # which torch's own would not ask inside of it
                 return multi_head_attention_forward(*args, **kwargs)
@@ -176,17 +181,6 @@ class _InsideDropout(TorchFunctionMode):
         self.rates |= {_rate_of(func, args, kwargs)} - {0.0}
         with self._counted(args[0] if args else kwargs["input"]):
             return func(*args, **kwargs)
-
-    def _attend(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Computes attention; step by step where torch would drop in its math kernel, which keeps a mask."""
-        self.rates |= {_rate_of(func, args, kwargs)} - {0.0}
-        if types or not drops(*args, **kwargs):
-            return func(*args, **kwargs)
-        call, options = as_called(*args, **kwargs)
-        if not by_math_kernel(*call, **options):
-            return func(*args, **kwargs)
-        with self:
-            return math_attention(*call, **options)
 
     def run_method(self, method: Any, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Calls `forward` or `drop` of somebody's dropout; what it saves is its mask."""
@@ -207,6 +201,14 @@ class _InsideDropout(TorchFunctionMode):
             self.depth = 0
         if self.saved_something:
             self.elements += input.numel()
+
+
+def _drops_by_math_kernel(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether torch would drop in its math kernel for attention with these arguments."""
+    if not drops(*args, **kwargs):
+        return False
+    call, options = as_called(*args, **kwargs)
+    return by_math_kernel(*call, **options)
 
 
 def _rate_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +20,9 @@ CALLED = {"cudaMalloc", "cudaGraphLaunch", "cublasGemmEx", "__cudaRegisterFuncti
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("stand-in")
-    headers = Path(build.find_spec("triton").origin).parent / "backends" / "nvidia" / "include"  # type: ignore
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.version, "cuda", "13.0")
-        patch.setattr(build, "_includes", lambda: [headers])
+        patch.setattr(build, "_includes", lambda: [build._triton() / "include"])
         patch.setattr(build, "_called_by_torch", lambda: CALLED)
         return ctypes.CDLL(str(build.build(folder)))
 

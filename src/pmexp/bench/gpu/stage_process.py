@@ -35,10 +35,16 @@ def main(module: str, findings: str, device_name: str, size: str, seconds: str, 
             bench.failed(module.rpartition(".")[2], error)
             return 1
         finally:
-            with suppress(RuntimeError):  # a device that has failed answers nothing more
-                if calls := native.calls_so_far(device):
-                    bench.note(f"who calls the kernels of packed dropout: {calls}")
+            if device.type == "cuda":
+                _note_calls(bench)
     return 0
+
+
+def _note_calls(bench: Bench) -> None:
+    """Notes who called the kernels of packed dropout, where any ran."""
+    with suppress(RuntimeError):  # a device that has failed answers nothing more
+        if calls := native.calls_so_far(bench.device):
+            bench.note(f"who calls the kernels of packed dropout: {calls}")
 
 
 if __name__ == "__main__":

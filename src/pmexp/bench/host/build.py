@@ -17,13 +17,6 @@ _CALLERS = ("libtorch_cuda.so", "libc10_cuda.so", "libtorch_python.so", "libcaff
 _CALLED = re.compile(r" U ((?:__cuda|cuda|cublas|cu(?=[A-Z]))\w+)")
 _BY_OTHERS = re.compile(r"cu(File|sparse|solver|fft|rand|dnn)")
 _PRODUCTS = re.compile(r"cublas.*([gG]emm|Matmul$|gemv|dot|Dot|trsm)|LaunchKernel|LaunchCooperative")
-_BY_TRITON = (
-    "cuCtxGetLimit",
-    "cuCtxSetLimit",
-    "cuInit",
-    "cuOccupancyMaxActiveClusters",
-    "cuTensorMapEncodeIm2col",
-)
 
 
 def build(folder: Path) -> Path:
@@ -53,16 +46,15 @@ def _includes() -> list[Path]:
     """The folders of CUDA's headers, which come with torch's wheels and with Triton's."""
     packages = Path(sysconfig.get_path("purelib")) / "nvidia"
     folders = [header.parent for header in packages.glob("*/include/cuda_runtime_api.h")]
-    triton = find_spec("triton")
-    if not folders or triton is None or triton.origin is None:
+    if not folders:
         raise UserError("CUDA's headers: not found; install torch's wheel for CUDA with all that it needs")
-    return [*folders, Path(triton.origin).parent / "backends" / "nvidia" / "include"]
+    return [*folders, _triton() / "include"]
 
 
 def _rest() -> str:
     """Source of the functions that torch and Triton call and stand_in.c has not: each returns success."""
     here = set(re.findall(r"^\w[^;=]*?\*{0,2}\b(\w+)\(", _SOURCE.read_text(), re.MULTILINE))
-    wanted = sorted((_called_by_torch() | set(_BY_TRITON)) - here)
+    wanted = sorted((_called_by_torch() | _called_by_triton()) - here)
     lines = ["void stand_in_launch(void);"]
     for name in wanted:
         launches = "stand_in_launch(); " if _PRODUCTS.search(name) else ""
@@ -78,3 +70,16 @@ def _called_by_torch() -> set[str]:
         listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         called.update(_CALLED.findall(listing))
     return {name for name in called if not _BY_OTHERS.match(name)}
+
+
+def _called_by_triton() -> set[str]:
+    """Names that Triton's launcher has of the driver; a few are of types, which do no harm."""
+    return set(re.findall(r"\bcu[A-Z][A-Za-z0-9]+(?![A-Za-z0-9]*_t\b)", (_triton() / "driver.c").read_text()))
+
+
+def _triton() -> Path:
+    """The folder of Triton's backend for CUDA. Raises UserError where there is none."""
+    triton = find_spec("triton")
+    if triton is None or triton.origin is None:
+        raise UserError("triton: not installed; this command needs it")
+    return Path(triton.origin).parent / "backends" / "nvidia"
