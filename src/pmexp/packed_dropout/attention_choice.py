@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import nn
@@ -67,22 +66,14 @@ def notice_another_attention(
 def attention_of(module: nn.Module) -> str:
     """Returns the attention that the configuration of `module` asks for."""
     config = getattr(module, "config", None)
-    if config is None:
-        return "eager"
-    if not torch.compiler.is_compiling() and (kept := _attributes(config).get(_KEPT_UNDER)):
-        return cast(str, kept)
+    if config is not None and not torch.compiler.is_compiling():
+        try:  # past the lookup of transformers' configurations, which takes as long as a small dropout
+            kept: str | None = object.__getattribute__(config, "__dict__").get(_KEPT_UNDER)
+            if kept:
+                return kept
+        except AttributeError:  # it has slots
+            pass
     return getattr(config, "_attn_implementation", None) or "eager"
-
-
-def _attributes(config: Any) -> dict[str, Any]:
-    """The attributes of `config` itself.
-
-    Those of transformers are looked up by Python, which for their attention takes as long as a small dropout.
-    """
-    try:
-        return cast(dict[str, Any], object.__getattribute__(config, "__dict__"))
-    except AttributeError:  # it has slots
-        return {}
 
 
 def why_attention_stays(attention: str) -> str | None:
