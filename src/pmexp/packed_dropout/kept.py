@@ -102,11 +102,19 @@ class Kept:
 
 
 def kept_by(raw: Any) -> Kept | None:
-    """What hooks of ours made of a saved tensor; None where others saved it, or it was freed."""
+    """What hooks of ours made of a saved tensor; None where others saved it, or it was freed.
+
+    Raises NotImplementedError with torch 2.9, whose saved tensors cannot be read.
+    """
     try:
         kept = raw.data
     except RuntimeError:  # it was freed
         return None
+    except AttributeError:
+        raise NotImplementedError(
+            f"recompute=True and tempo read what autograd saves, which torch {torch.__version__} does not "
+            "show; torch 2.10 or newer is needed"
+        ) from None
     if type(kept) is tuple:
         return kept_plainly(*kept[:2]) if len(kept) == 3 and kept[2] is OURS else None
     return kept if type(kept) is Kept else None
