@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pmexp.measure.saved_for_backward import SavedForBackward
 from pmexp.packed_dropout import PackedDropout, replace_dropout
+from pmexp.packed_dropout.kept import kept_by
 from pmexp.packed_dropout.rebuild import watching
 from rebuilt_operands import SHAPE, WEIGHT, Step, assert_made_again, train
 
@@ -90,3 +91,11 @@ def test_an_input_larger_than_the_cast_that_is_saved_is_not_kept_for_it() -> Non
 
     assert_made_again(step, operands=1)
     assert_made_again(step, operands=0, autocast=True)
+
+
+def test_a_torch_that_does_not_show_what_is_saved_is_one_line() -> None:
+    """As torch 2.9 does not, whose saved tensors have no `data`."""
+    with pytest.raises(
+        NotImplementedError, match=r"recompute=True and tempo .* torch 2\.10 or newer is needed"
+    ):
+        kept_by(object())
