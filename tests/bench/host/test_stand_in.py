@@ -96,7 +96,7 @@ def test_no_function_is_there_twice() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rounds=5"], "rounds: '5' is too little or no number; allowed are 6 and more"),
+        (["rounds=5"], "rounds: '5' is no number of rounds; allowed are 6, 7, ..."),
         ([], f"torch: {torch.__version__} is no build for CUDA, which this command takes the host's time of"),
     ],
 )

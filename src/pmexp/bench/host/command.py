@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from pmexp.command_line import Command, Given, Key
-from pmexp.errors import UserError
+from pmexp.command_line import Command, Given, Key, whole
 from pmexp.shown import markdown_table
 
 COMMAND = Command(
@@ -20,7 +19,7 @@ COMMAND = Command(
         Key("out", "the page; without it, it is printed"),
     ),
 )
-FEWEST_FOR_AN_INTERVAL = 6  # rounds; the range of fewer is no interval of 95 %
+_FEWEST_ROUNDS = 6  # the range of fewer is no interval of 95 %
 _IS_LOADED = "PMEXP_CUDA_STANDS_IN"
 _PAGE = """\
 # The host's part of a step on CUDA, without a device
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Given) -> int:
-    rounds = _rounds(given["rounds"])
+    rounds = whole("rounds", given["rounds"], _FEWEST_ROUNDS, "number of rounds")
     if _IS_LOADED in os.environ:
         given.write_page("out", lambda: _page(rounds, given.again()))
         return 0
@@ -65,14 +64,6 @@ def _run(given: Given) -> int:
         }
         command = [sys.executable, "-m", "pmexp.bench.host", *given.typed]
         return subprocess.run(command, env=environment, check=False).returncode
-
-
-def _rounds(text: str) -> int:
-    if not (text.isdecimal() and int(text) >= FEWEST_FOR_AN_INTERVAL):
-        raise UserError(
-            f"rounds: {text!r} is too little or no number; allowed are {FEWEST_FOR_AN_INTERVAL} and more"
-        )
-    return int(text)
 
 
 def _page(rounds: int, command: str) -> str:
