@@ -1,12 +1,13 @@
 """Entry point of one process of a run, started by `pmexp.systems.launch`."""
 
 import json
+import os
 import sys
 
 from pmexp.lasting_imports import lasting_imports
 
 with lasting_imports():
-    from torch.distributed.elastic.multiprocessing.errors import record
+    from torch.distributed.elastic.multiprocessing.errors import ErrorHandler, record
 
     from pmexp import logs
     from pmexp.config import from_dict
@@ -17,7 +18,19 @@ with lasting_imports():
 _GRACE_SECONDS = 60.0  # from the end of the launcher to the end of its ranks: a checkpoint fits in
 
 
-@record  # the launcher reads what was raised
+class WholeErrorFile(ErrorHandler):
+    """Writes what was raised whole or not at all: the launcher reads it once another rank has ended."""
+
+    def _get_error_file_path(self) -> str | None:
+        file = super()._get_error_file_path()
+        return f"{file}.part" if file else None
+
+    def record_exception(self, e: BaseException) -> None:
+        super().record_exception(e)
+        if part := self._get_error_file_path():
+            os.replace(part, part.removesuffix(".part"))
+
+
 def main() -> None:
     """Executes the run whose configuration, as JSON, is the first argument; the second is the parent's id."""
     logs.to_terminal()
@@ -26,5 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    record(main, WholeErrorFile())()  # the launcher reads what was raised
     end_process(0)
