@@ -22,6 +22,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("stand-in")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.version, "cuda", "13.0")
+        # By the name of CUDA's driver it would be that of all later tests of this process.
+        patch.setattr(build, "LIBRARY", "libstand-in.so")
         patch.setattr(build, "_includes", lambda: [build._triton() / "include"])
         patch.setattr(build, "_called_by_torch", lambda: CALLED)
         return ctypes.CDLL(str(build.build(folder)))
