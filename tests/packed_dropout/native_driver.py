@@ -42,7 +42,7 @@ _LAUNCHED = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_void_p),
     ctypes.c_void_p,
 )
-SIZES = {name: [*passed.values(), 8, 8] for name, passed in kernels._PASSED.items()}
+SIZES = {name: [*passed.values(), *kernels._SCRATCH] for name, passed in kernels._PASSED.items()}
 
 
 @dataclass(frozen=True)

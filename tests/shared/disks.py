@@ -12,14 +12,8 @@ import pytest
 def small_disk(folder: Path, kilobytes: int, options: str = "rw") -> Iterator[None]:
     """Mounts it on `folder`; the test is skipped where that is not allowed."""
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"{options},size={kilobytes}k", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
-    try:
+    with _mounted(folder, "tmpfs", "a small disk", "-t", "tmpfs", "-o", f"{options},size={kilobytes}k"):
         yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager
@@ -27,11 +21,16 @@ def read_only_view(folder: Path, of: Path) -> Iterator[None]:
     """Mounts `of` on `folder` once more, where nothing of it can be written; the test is skipped where that is
     not allowed."""
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "--bind", "-o", "ro", str(of), str(folder)], capture_output=True, text=True
-    )
+    with _mounted(folder, str(of), "a folder again", "--bind", "-o", "ro"):
+        yield
+
+
+@contextmanager
+def _mounted(folder: Path, source: str, what: str, *options: str) -> Iterator[None]:
+    mount = ["mount", *options, source, str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"cannot mount a folder again: {done.stderr.strip()}")
+        pytest.skip(f"cannot mount {what}: {done.stderr.strip()}")
     try:
         yield
     finally:

@@ -13,7 +13,6 @@ from pmexp.packed_dropout import cuda_seeds, native
 from pmexp.packed_dropout.bit_comparison import BitComparison
 from pmexp.packed_dropout.native import kernels
 
-_SCRATCH = (8, 8)  # bytes of what Triton appends to the parameters
 _ON_LAUNCH = ctypes.CFUNCTYPE(
     None, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint), ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
 )
@@ -53,7 +52,7 @@ class StandIn:
 
 def _read(name: bytes, places: Any, stream: int | None, addresses: Any) -> Launch:
     passed = kernels._PASSED[name.decode()]
-    sizes = [*passed.values(), *_SCRATCH]
+    sizes = [*passed.values(), *kernels._SCRATCH]
     values = [
         int.from_bytes(ctypes.string_at(addresses[place], size), "little", signed=True)
         for place, size in enumerate(sizes)
